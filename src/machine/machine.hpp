@@ -1,0 +1,76 @@
+// One machine: memory, vCPU, devices, wired as a board. Single-threaded and deterministic;
+// vm.hpp puts a thread, pace and requests around it.
+#pragma once
+
+#include <memory>
+
+#include "bus/system_control.hpp"
+#include "cpu/engine.hpp"
+#include "host/character_device.hpp"
+#include "machine/config.hpp"
+#include "snapshot/image.hpp"
+#include "snapshot/reader.hpp"
+#include "snapshot/writer.hpp"
+#include "state/part.hpp"
+
+namespace stasis {
+
+using snapshot::SaveProgress;
+using snapshot::SaveReport;
+
+// Where the board's outputs go; all outlive the machine.
+struct MachineSinks {
+  host::CharacterSink* uarts[4] = {};       // COM1..COM4; null: nothing connected
+  host::CharacterSink* debug_console = nullptr;
+};
+
+enum class MachineEvent {
+  none,         // the count or time limit was reached
+  idle,         // halted until the next alarm or input
+  attention,    // kick()
+  reset,        // the guest asks for a reset
+  power_off,    // the guest switched itself off
+  debug_exit,
+  crashed,      // triple fault
+  failed,
+};
+
+class Board;
+
+class Machine {
+ public:
+  // A new machine at power-on, with its kernel loaded. created_by: what `info` says of the engine.
+  static Result<std::unique_ptr<Machine>> boot(const MachineConfig& config, BootImages images, const MachineSinks& sinks);
+  // The machine in a snapshot: parsed aside, checked whole, then committed. Every problem is in the error's text.
+  static Result<std::unique_ptr<Machine>> restore(const std::string& path, const MachineSinks& sinks);
+  ~Machine();
+
+  // Executes until retired() == until_retired or an earlier event. The guest clock follows.
+  MachineEvent run(u64 until_retired);
+  // An idle machine's time moves to `time` (fires alarms on the way; stops early when the vCPU can go on).
+  void advance_idle(u64 time);
+  u64 next_alarm() const;   // guest ns, Clock::kNever
+  u64 now() const;          // guest ns since power-on
+  u64 retired() const;
+  void kick();              // from any thread
+  u32 debug_status() const;
+  std::string failure() const;
+
+  bool uart_can_receive(unsigned uart) const;
+  void uart_receive(unsigned uart, u8 byte);
+  void press_power_button();
+  Result<> reset();          // power-on state again, kernel loaded again; time goes on
+
+  Result<SaveReport> save(const std::string& path, SaveProgress* progress);
+  Result<std::string> digest();
+
+  const MachineConfig& config() const;
+  std::string_view engine_name() const;
+  const std::string& restored_from() const;
+
+ private:
+  explicit Machine(std::unique_ptr<Board> board);
+  std::unique_ptr<Board> board_;
+};
+
+}  // namespace stasis

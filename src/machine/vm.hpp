@@ -1,0 +1,127 @@
+// A running machine: one thread executes it; everybody else asks through this class.
+//
+// All requests are thread-safe, take effect at an instruction boundary and return when done.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <future>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "machine/console_hub.hpp"
+#include "machine/machine.hpp"
+
+namespace stasis {
+
+enum class Pace {
+  host,  // guest time never runs ahead of host time; an idle guest sleeps
+  fast,  // idle time is skipped
+};
+
+enum class Outcome {
+  powered_off,  // ACPI S5
+  rebooted,     // the guest asked for a reset and --no-reboot was given
+  suspended,    // saved, then ended
+  stopped,      // somebody asked to stop it, or --stop-at was reached
+  crashed,      // triple fault
+  debug_exit,   // a dword to port 0xF4; see Ending::debug_status
+  failed,       // our error; see Ending::error
+};
+
+struct Ending {
+  Outcome outcome = Outcome::stopped;
+  u32 debug_status = 0;
+  Error error{};
+};
+
+struct VmOptions {
+  std::string name;
+  Pace pace = Pace::host;
+  std::optional<u64> stop_at;  // retired instructions since power-on
+  std::string suspend_to;      // absolute path; saved there when stop_at is reached
+  bool no_reboot = false;
+  bool paused = false;         // start paused
+};
+
+enum class VmState { running, paused, saving, ended };
+std::string_view name_of(VmState state);
+std::string_view name_of(Outcome outcome);
+
+struct SaveStatus {
+  bool active = false;
+  std::string path;
+  u64 bytes_done = 0, bytes_total = 0;
+};
+
+struct VmInfo {
+  std::string name;
+  VmState state = VmState::running;
+  std::string engine;
+  MachineConfig config;
+  u64 retired = 0;    // instructions since power-on
+  u64 guest_ns = 0;   // guest time since power-on
+  Pace pace = Pace::host;
+  SaveStatus save;
+  std::string restored_from;  // empty: booted
+};
+
+class Vm {
+ public:
+  // `console`: the hub that was given to the machine as its first UART's sink; outlives the Vm.
+  Vm(std::unique_ptr<Machine> machine, ConsoleHub& console, VmOptions options);
+  ~Vm();  // stops and joins
+
+  void start();                   // begins to execute on a thread of its own
+  Ending wait();                  // until the machine ended
+  std::optional<Ending> ended() const;
+  void on_end(std::function<void()> action);  // called once on the machine's thread; before start() only
+
+  VmInfo info();
+  Result<> pause();
+  Result<> unpause();
+  Result<> powerdown();           // presses the power button
+  Result<> reset();
+  Result<> stop();
+  Result<SaveReport> checkpoint(const std::string& path);  // absolute path; the guest goes on afterwards
+  Result<SaveReport> suspend(const std::string& path);     // then the machine ends as `suspended`
+  Result<> cancel_save();         // the save in progress, if any, returns `cancelled`, and the guest goes on
+  Result<std::string> digest();
+
+  // To COM1: bytes queue up until the UART takes them. (From it: ConsoleHub.)
+  void console_input(Bytes bytes);
+
+ private:
+  void thread_main();
+  void serve_requests();
+  bool step();
+  void pace_or_sleep(bool idle);
+  void feed_console();
+  void end(Ending ending);
+  Result<SaveReport> save_now(const std::string& path);
+  template <class T>
+  Result<T> ask(std::function<Result<T>()> action);
+
+  std::unique_ptr<Machine> machine_;
+  ConsoleHub& console_;
+  VmOptions options_;
+  std::thread thread_;
+  mutable std::mutex mutex_;
+  std::condition_variable wake_, ended_signal_;
+  std::deque<std::function<void()>> requests_;
+  std::deque<u8> input_;
+  std::optional<Ending> ending_;
+  std::function<void()> on_end_;
+  std::atomic<bool> cancel_save_{false}, saving_{false};
+  std::atomic<u64> save_done_{0}, save_total_{0};
+  std::string save_path_;
+  bool paused_ = false;
+  std::optional<Ending> wanted_end_;
+  u64 pace_host_ns_ = 0, pace_guest_ns_ = 0;  // an instant known on both clocks
+  VmInfo last_info_;
+};
+
+}  // namespace stasis
