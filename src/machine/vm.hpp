@@ -95,33 +95,44 @@ class Vm {
   void console_input(Bytes bytes);
 
  private:
+  struct Request {
+    std::function<void()> serve;
+    std::function<void()> refuse;  // the machine ended first
+  };
   void thread_main();
-  void serve_requests();
-  bool step();
-  void pace_or_sleep(bool idle);
+  void serve_requests(std::unique_lock<std::mutex>& lock);
+  void step();
+  void handle(MachineEvent event);
+  void idle();
+  void hold_back();
   void feed_console();
+  void reached_stop();
   void end(Ending ending);
+  u64 host_target(u64 guest_ns) const;
   Result<SaveReport> save_now(const std::string& path);
+  Result<SaveReport> ask_to_save(const std::string& path, bool then_end);
   template <class T>
   Result<T> ask(std::function<Result<T>()> action);
 
   std::unique_ptr<Machine> machine_;
   ConsoleHub& console_;
-  VmOptions options_;
+  const VmOptions options_;
+  std::function<void()> on_end_;
   std::thread thread_;
-  mutable std::mutex mutex_;
-  std::condition_variable wake_, ended_signal_;
-  std::deque<std::function<void()>> requests_;
+
+  mutable std::mutex mutex_;  // guards what follows
+  std::condition_variable wake_, ended_;
+  std::deque<Request> requests_;
   std::deque<u8> input_;
   std::optional<Ending> ending_;
-  std::function<void()> on_end_;
-  std::atomic<bool> cancel_save_{false}, saving_{false};
-  std::atomic<u64> save_done_{0}, save_total_{0};
   std::string save_path_;
-  bool paused_ = false;
+
+  std::atomic<bool> saving_{false}, cancel_save_{false}, paused_{false};
+  std::atomic<u64> save_done_{0}, save_total_{0}, retired_{0}, guest_ns_{0};
+
+  // The machine's thread only.
   std::optional<Ending> wanted_end_;
   u64 pace_host_ns_ = 0, pace_guest_ns_ = 0;  // an instant known on both clocks
-  VmInfo last_info_;
 };
 
 }  // namespace stasis

@@ -1,0 +1,296 @@
+// The machine's thread: requests, console input, pace, endings.
+#include "machine/vm.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "host/host_clock.hpp"
+
+namespace stasis {
+namespace {
+
+constexpr u64 kSlice = 2'000'000;  // instructions between looks at the outside; kick() cuts it short
+
+std::unexpected<Error> has_ended(const std::string& name) {
+  return fail(ErrorCode::state, "machine " + name, "has ended", "see 'stasis list' for the machines that run");
+}
+
+}  // namespace
+
+std::string_view name_of(VmState state) {
+  static constexpr std::string_view kNames[] = {"running", "paused", "saving", "ended"};
+  return kNames[static_cast<unsigned>(state)];
+}
+
+std::string_view name_of(Outcome outcome) {
+  static constexpr std::string_view kNames[] = {"powered_off", "rebooted", "suspended", "stopped",
+                                                "crashed", "debug_exit", "failed"};
+  return kNames[static_cast<unsigned>(outcome)];
+}
+
+Vm::Vm(std::unique_ptr<Machine> machine, ConsoleHub& console, VmOptions options)
+    : machine_(std::move(machine)), console_(console), options_(std::move(options)), paused_(options_.paused) {
+  retired_ = machine_->retired();
+  guest_ns_ = machine_->now();
+}
+
+Vm::~Vm() {
+  if (!thread_.joinable()) return;
+  (void)stop();
+  thread_.join();
+}
+
+void Vm::start() { thread_ = std::thread([this] { thread_main(); }); }
+
+void Vm::on_end(std::function<void()> action) { on_end_ = std::move(action); }
+
+Ending Vm::wait() {
+  std::unique_lock lock(mutex_);
+  ended_.wait(lock, [&] { return ending_.has_value(); });
+  return *ending_;
+}
+
+std::optional<Ending> Vm::ended() const {
+  const std::lock_guard lock(mutex_);
+  return ending_;
+}
+
+// ---- requests, from any thread -------------------------------------------------------------------
+
+template <class T>
+Result<T> Vm::ask(std::function<Result<T>()> action) {
+  std::promise<Result<T>> promise;
+  std::future<Result<T>> answer = promise.get_future();
+  {
+    const std::lock_guard lock(mutex_);
+    if (ending_) return has_ended(options_.name);
+    requests_.push_back({[&] { promise.set_value(action()); }, [&] { promise.set_value(has_ended(options_.name)); }});
+  }
+  wake_.notify_all();
+  machine_->kick();
+  return answer.get();
+}
+
+Result<> Vm::pause() {
+  return ask<void>([this]() -> Result<> {
+    paused_ = true;
+    return {};
+  });
+}
+
+Result<> Vm::unpause() {
+  return ask<void>([this]() -> Result<> {
+    paused_ = false;
+    return {};
+  });
+}
+
+Result<> Vm::powerdown() {
+  return ask<void>([this]() -> Result<> {
+    machine_->press_power_button();
+    return {};
+  });
+}
+
+Result<> Vm::reset() {
+  return ask<void>([this] { return machine_->reset(); });
+}
+
+Result<> Vm::stop() {
+  return ask<void>([this]() -> Result<> {
+    wanted_end_ = Ending{.outcome = Outcome::stopped};
+    return {};
+  });
+}
+
+Result<std::string> Vm::digest() {
+  return ask<std::string>([this] { return machine_->digest(); });
+}
+
+Result<SaveReport> Vm::checkpoint(const std::string& path) { return ask_to_save(path, false); }
+Result<SaveReport> Vm::suspend(const std::string& path) { return ask_to_save(path, true); }
+
+Result<SaveReport> Vm::ask_to_save(const std::string& path, bool then_end) {
+  if (saving_.exchange(true)) {
+    const std::lock_guard lock(mutex_);
+    return fail(ErrorCode::busy, "machine " + options_.name, fmt::format("is already being saved to {}", save_path_),
+                "wait for that save, or cancel it");
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    save_path_ = path;
+  }
+  save_done_ = save_total_ = 0;
+  cancel_save_ = false;
+  auto result = ask<SaveReport>([&]() -> Result<SaveReport> {
+    auto saved = save_now(path);
+    if (saved && then_end) wanted_end_ = Ending{.outcome = Outcome::suspended};
+    return saved;
+  });
+  saving_ = false;
+  return result;
+}
+
+Result<> Vm::cancel_save() {
+  if (!saving_) return fail(ErrorCode::state, "machine " + options_.name, "is not being saved");
+  cancel_save_ = true;
+  return {};
+}
+
+void Vm::console_input(Bytes bytes) {
+  {
+    const std::lock_guard lock(mutex_);
+    input_.insert(input_.end(), bytes.begin(), bytes.end());
+  }
+  wake_.notify_all();
+  machine_->kick();
+}
+
+VmInfo Vm::info() {
+  VmInfo out{.name = options_.name, .engine = std::string(machine_->engine_name()), .config = machine_->config(),
+             .retired = retired_, .guest_ns = guest_ns_, .pace = options_.pace, .restored_from = machine_->restored_from()};
+  const std::lock_guard lock(mutex_);
+  out.save = {.active = saving_, .path = saving_ ? save_path_ : "", .bytes_done = save_done_, .bytes_total = save_total_};
+  out.state = ending_ ? VmState::ended : saving_ ? VmState::saving : paused_ ? VmState::paused : VmState::running;
+  return out;
+}
+
+// ---- the machine's thread ------------------------------------------------------------------------
+
+void Vm::thread_main() {
+  pace_host_ns_ = host::monotonic_ns();
+  pace_guest_ns_ = machine_->now();
+  while (!wanted_end_) {
+    {
+      std::unique_lock lock(mutex_);
+      serve_requests(lock);
+    }
+    if (!wanted_end_) step();
+    console_.flush();
+    retired_ = machine_->retired();
+    guest_ns_ = machine_->now();
+  }
+  end(*wanted_end_);
+}
+
+// Serves all requests, and waits for more while paused. Guest time stands still meanwhile.
+void Vm::serve_requests(std::unique_lock<std::mutex>& lock) {
+  if (requests_.empty() && !paused_) return;
+  const u64 began = host::monotonic_ns();
+  while (!wanted_end_ && (paused_ || !requests_.empty())) {
+    if (requests_.empty()) {
+      wake_.wait(lock);
+      continue;
+    }
+    const Request request = std::move(requests_.front());
+    requests_.pop_front();
+    lock.unlock();
+    request.serve();
+    lock.lock();
+  }
+  pace_host_ns_ += host::monotonic_ns() - began;
+}
+
+void Vm::step() {
+  if (options_.stop_at && machine_->retired() >= *options_.stop_at) return reached_stop();
+  feed_console();
+  u64 limit = machine_->retired() + kSlice;
+  if (options_.stop_at) limit = std::min(limit, *options_.stop_at);
+  handle(machine_->run(limit));
+}
+
+void Vm::handle(MachineEvent event) {
+  switch (event) {
+    case MachineEvent::none:
+    case MachineEvent::attention:
+      if (options_.pace == Pace::host) hold_back();
+      break;
+    case MachineEvent::idle: idle(); break;
+    case MachineEvent::reset:
+      if (options_.no_reboot) wanted_end_ = Ending{.outcome = Outcome::rebooted};
+      else if (auto done = machine_->reset(); !done) wanted_end_ = Ending{.outcome = Outcome::failed, .error = done.error()};
+      break;
+    case MachineEvent::power_off: wanted_end_ = Ending{.outcome = Outcome::powered_off}; break;
+    case MachineEvent::debug_exit:
+      wanted_end_ = Ending{.outcome = Outcome::debug_exit, .debug_status = machine_->debug_status()};
+      break;
+    case MachineEvent::crashed: wanted_end_ = Ending{.outcome = Outcome::crashed}; break;
+    case MachineEvent::failed:
+      wanted_end_ = Ending{.outcome = Outcome::failed,
+                           .error = Error{ErrorCode::unsupported, "machine " + options_.name, machine_->failure(), ""}};
+      break;
+  }
+}
+
+u64 Vm::host_target(u64 guest_ns) const { return pace_host_ns_ + (guest_ns - pace_guest_ns_); }
+
+// The vCPU is halted: waits (host pace) or jumps (fast) to the next alarm; input and requests cut the wait short.
+void Vm::idle() {
+  console_.flush();
+  const u64 alarm = machine_->next_alarm();
+  if (options_.pace == Pace::fast && alarm != Clock::kNever) return machine_->advance_idle(alarm);
+  std::unique_lock lock(mutex_);
+  const auto stirred = [&] { return !requests_.empty() || (!input_.empty() && machine_->uart_can_receive(0)); };
+  for (;;) {
+    const u64 host_now = host::monotonic_ns();
+    const u64 reached = options_.pace == Pace::fast ? machine_->now() : pace_guest_ns_ + (host_now - pace_host_ns_);
+    if (alarm != Clock::kNever && reached >= alarm) return machine_->advance_idle(alarm);
+    if (stirred()) return machine_->advance_idle(std::max(machine_->now(), reached));
+    if (alarm == Clock::kNever) wake_.wait(lock);
+    else wake_.wait_for(lock, std::chrono::nanoseconds(std::min<u64>(alarm - reached, 3600 * kSecond)));
+  }
+}
+
+// A guest that is ahead of the host's time waits for it.
+void Vm::hold_back() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    const u64 target = host_target(machine_->now()), host_now = host::monotonic_ns();
+    if (host_now + 100 * kMicrosecond >= target || !requests_.empty()) return;
+    wake_.wait_for(lock, std::chrono::nanoseconds(target - host_now));
+  }
+}
+
+void Vm::feed_console() {
+  const std::lock_guard lock(mutex_);
+  while (!input_.empty() && machine_->uart_can_receive(0)) {
+    machine_->uart_receive(0, input_.front());
+    input_.pop_front();
+  }
+}
+
+void Vm::reached_stop() {
+  wanted_end_ = Ending{.outcome = Outcome::stopped};
+  if (options_.suspend_to.empty()) return;
+  console_.flush();
+  if (auto saved = save_now(options_.suspend_to)) wanted_end_ = Ending{.outcome = Outcome::suspended};
+  else wanted_end_ = Ending{.outcome = Outcome::failed, .error = saved.error()};
+}
+
+Result<SaveReport> Vm::save_now(const std::string& path) {
+  console_.flush();
+  SaveProgress progress;
+  progress.report = [this](u64 done, u64 total) {
+    save_done_ = done;
+    save_total_ = total;
+    return !cancel_save_;
+  };
+  return machine_->save(path, &progress);
+}
+
+void Vm::end(Ending ending) {
+  console_.flush();
+  std::deque<Request> left;
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = std::move(ending);
+    left.swap(requests_);
+  }
+  for (const Request& request : left) request.refuse();
+  if (on_end_) on_end_();
+  ended_.notify_all();
+}
+
+}  // namespace stasis
