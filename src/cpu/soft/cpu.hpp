@@ -9,11 +9,18 @@
 #include <bit>
 #include <cstring>
 
-#include "cpu/engine.hpp"
 #include "cpu/soft/flags.hpp"
 #include "cpu/soft/op.hpp"
+#include "cpu/vcpu_state.hpp"
+
+namespace stasis {
+class LocalApic;
+struct CpuBoard;
+}  // namespace stasis
 
 namespace stasis::soft {
+
+class Mmu;
 
 struct TlbEntry {
   u64 tag = ~0ull;   // linear page address; ~0: empty
@@ -54,6 +61,14 @@ struct Fault {
 };
 
 struct Block;
+
+// Where a branch went the last time: valid while `tag` equals target ^ Cpu::salt.
+struct JumpEntry {
+  u64 tag = ~0ull;
+  Block* block = nullptr;
+};
+inline constexpr unsigned kJumpBits = 13;
+inline constexpr u64 jump_index(u64 rip) { return (rip ^ rip >> kJumpBits) & ((1ull << kJumpBits) - 1); }
 
 class Cpu {
  public:
@@ -135,6 +150,23 @@ class Cpu {
     leave = Leave::alone;
   }
 
+  // ---- how handlers end ------------------------------------------------------------------------------
+  // Bound::goes_on: STASIS_NEXT, or leave_after() when the block must not go on (then return at once).
+  // Bound::ends and Bound::alone: set `rip` to the next instruction and return, or STASIS_GO (block.hpp) when
+  // nothing changed that the run loop must look at (interrupts, mode, devices).
+  //
+  // REP (bound as `ends`): `budget` holds what may retire after this block, and the op's own count, 1, is taken
+  // off already. So 1 + budget iterations may run, and only one when `alone`. With k iterations done
+  //   - finished or budget used up: budget -= k - 1 (k is 0: nothing), rip = the next instruction when finished, else
+  //     rip_of(op), and return; interrupts come in between by themselves, as the run loop looks before it goes on;
+  //   - an access of iteration k + 1 failed (read(), write() … said no): registers as after k iterations,
+  //     budget -= k, and return. That covers faults and leave_alone().
+  void leave_after(const Op* op);  // this op retires, the ones after it in its block do not run now
+
+  // Retired instructions before this op of the running block, and guest time then, in ns.
+  u64 retired_before(const Op* op) const;
+  u64 time_before(const Op* op) const { return retired_before(op) + time_base; }
+
   // ---- run-loop working set (see engine.cpp) -------------------------------------------------------
   TlbView* tlb = nullptr;
   const Op* next_op = nullptr;  // only without STASIS_THREADED
@@ -144,6 +176,15 @@ class Cpu {
   i64 budget = 0;               // instructions that may still retire in this slice, those of the running block taken off
   Block* block = nullptr;       // running
   bool alone = false;           // the op runs by itself: device access is allowed
+  JumpEntry* jump = nullptr;    // 1 << kJumpBits of them, at jump_index(rip)
+  u64 salt = 0;                 // changes whenever a JumpEntry may have become wrong
+  JumpEntry* open_link = nullptr;  // to be filled by the run loop once it knows where `rip` leads
+  u64 slice_end = 0;            // retired count when budget is used up
+  u64 time_base = 0;            // guest time minus retired
+  u64 shadow_at = 0;            // sys.shadow counts only while retired equals this
+  Mmu* mmu = nullptr;
+  LocalApic* apic = nullptr;
+  const CpuBoard* board = nullptr;
 };
 
 // ---- effective addresses: a handler is a template over one of these ---------------------------------

@@ -15,7 +15,7 @@ using Handler = void (*)(Cpu&, const Op*);
 
 // Register slots: 0-15 are the general registers in encoding order.
 inline constexpr u8 kZeroSlot = 16;  // always reads zero: "no base", "no index"
-inline constexpr u8 kRipSlot = 17;   // linear-space RIP of the running block's first instruction
+inline constexpr u8 kRipSlot = 17;   // RIP of the running block's first instruction
 inline constexpr u8 kSlots = 18;
 
 struct Op {
