@@ -188,7 +188,7 @@ void LocalApic::send_ipi() {
   const bool fixed = message.mode == kFixed || message.mode == kLowestPriority;
   if (fixed && message.vector < 16) return raise_error(kSendIllegalVector);
   if (message.mode != kInit) message.level = false;  // for IPIs the trigger mode means something for INIT only
-  if (shorthand == kSelf) return fixed ? receive(message) : void();
+  if (shorthand == kSelf) return fixed || message.mode == kNmi ? receive(message) : void();
   if (ipi_bus_) ipi_bus_(message, shorthand == kOthers);
   else if (shorthand != kOthers && addressed_by(message)) receive(message);
 }
