@@ -61,16 +61,22 @@ class Machine {
   void press_power_button();
   Result<> reset();          // power-on state again, kernel loaded again; time goes on
 
-  Result<SaveReport> save(const std::string& path, SaveProgress* progress);
+  // same_as: writes that producer (and UUID) instead of a new one, so that equal machines make equal files.
+  Result<SaveReport> save(const std::string& path, SaveProgress* progress, const snapshot::Producer* same_as = nullptr);
   Result<std::string> digest();
 
   const MachineConfig& config() const;
   std::string_view engine_name() const;
-  const std::string& restored_from() const;
+  const std::string& restored_from() const;        // empty: booted
+  const snapshot::Producer& producer() const;      // of the file it was restored from
+  VcpuState vcpu() const;
+  const LocalApicState& apic() const;
 
  private:
   explicit Machine(std::unique_ptr<Board> board);
   std::unique_ptr<Board> board_;
+  std::string restored_from_;
+  snapshot::Producer producer_;
 };
 
 }  // namespace stasis

@@ -272,7 +272,7 @@ void Vm::reached_stop() {
 Result<SaveReport> Vm::save_now(const std::string& path) {
   console_.flush();
   SaveProgress progress;
-  progress.report = [this](u64 done, u64 total) {
+  progress.step = [this](u64 done, u64 total) {
     save_done_ = done;
     save_total_ = total;
     return !cancel_save_;
