@@ -193,8 +193,10 @@ void Vm::serve_requests(std::unique_lock<std::mutex>& lock) {
   pace_host_ns_ += host::monotonic_ns() - began;
 }
 
+bool Vm::at_stop() const { return options_.stop_at && machine_->retired() >= *options_.stop_at; }
+
 void Vm::step() {
-  if (options_.stop_at && machine_->retired() >= *options_.stop_at) return reached_stop();
+  if (at_stop()) return reached_stop();
   feed_console();
   u64 limit = machine_->retired() + kSlice;
   if (options_.stop_at) limit = std::min(limit, *options_.stop_at);
@@ -207,7 +209,9 @@ void Vm::handle(MachineEvent event) {
     case MachineEvent::attention:
       if (options_.pace == Pace::host) hold_back();
       break;
-    case MachineEvent::idle: idle(); break;
+    case MachineEvent::idle:
+      if (!at_stop()) idle();
+      break;
     case MachineEvent::reset:
       if (options_.no_reboot) wanted_end_ = Ending{.outcome = Outcome::rebooted};
       else if (auto done = machine_->reset(); !done) wanted_end_ = Ending{.outcome = Outcome::failed, .error = done.error()};

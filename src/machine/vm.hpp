@@ -101,6 +101,7 @@ class Vm {
   };
   void thread_main();
   void serve_requests(std::unique_lock<std::mutex>& lock);
+  bool at_stop() const;
   void step();
   void handle(MachineEvent event);
   void idle();
