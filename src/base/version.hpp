@@ -1,8 +1,10 @@
-// The version of this program, as snapshots and `stasis version` tell it.
+// Which Stasis this is.
 #pragma once
 
 #include <string_view>
 
 namespace stasis {
-inline constexpr std::string_view kVersion = STASIS_VERSION;
-}
+
+std::string_view version();  // "0.1.0"; the one of CMakeLists.txt
+
+}  // namespace stasis

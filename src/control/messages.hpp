@@ -1,0 +1,34 @@
+// The JSON bodies of the control protocol; docs/control.yaml describes them.
+#pragma once
+
+#include <string>
+
+#include "machine/vm.hpp"
+
+namespace stasis::control {
+
+struct MachineReport {
+  VmInfo vm;
+  int pid = 0;
+  std::string version;  // of the program that runs it
+};
+
+struct SaveRequest {
+  std::string path;  // absolute
+};
+
+std::string to_json(const MachineReport& report);
+std::string to_json(const SaveReport& report, const std::string& path);
+std::string to_json(const Error& error);
+std::string digest_to_json(const std::string& digest);
+std::string save_request_to_json(const std::string& path, const std::string& cwd);
+
+// From the other side, so nothing is trusted. `object` is the sender, for errors.
+Result<MachineReport> machine_report_from(const std::string& json, const std::string& object);
+Result<SaveReport> save_report_from(const std::string& json, const std::string& object);
+Result<std::string> digest_from(const std::string& json, const std::string& object);
+Error error_from(const std::string& json, const std::string& object);
+// The absolute path that a request means: `path`, or `path` in the client's folder `cwd`.
+Result<SaveRequest> save_request_from(const std::string& json);
+
+}  // namespace stasis::control
