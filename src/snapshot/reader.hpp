@@ -61,6 +61,7 @@ struct Identity {
   Producer producer;
   bool complete = false;  // has its commit record and its whole length
 };
+Result<Identity> identify(const Source& source, const std::string& object);
 Result<Identity> identify(const std::string& path);
 
 }  // namespace stasis::snapshot

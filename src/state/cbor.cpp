@@ -157,7 +157,9 @@ class Reader {
         return Value(std::move(text));
       }
       case kBytes: {
-        STASIS_TRY_SET(const std::string raw, text_of(length));
+        if (length > input_.size() - at_) return bad("a string is longer than the input");
+        const Bytes raw = input_.subspan(at_, length);
+        at_ += length;
         return Value(ByteString(raw.begin(), raw.end()));
       }
       case kArray: return array(length, depth);

@@ -1,0 +1,61 @@
+// Writing a snapshot to disk, and saying what is missing when the disk is full.
+#include "snapshot/file_sink.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace stasis::snapshot {
+namespace {
+constexpr u64 kWriteBackStep = 16 * kMiB;
+}
+
+Result<> FileSink::announce(u64, u64 most_stored) {
+  needed_ = most_stored;
+  return {};
+}
+
+Result<> FileSink::write(Bytes bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(position_));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return refused("write", errno);
+    bytes = bytes.subspan(static_cast<std::size_t>(n));
+    position_ += static_cast<u64>(n);
+  }
+  if (position_ - written_back_ >= kWriteBackStep) {  // a hint: its failure is fdatasync's to report
+    (void)::sync_file_range(fd_, static_cast<off_t>(written_back_), static_cast<off_t>(position_ - written_back_), SYNC_FILE_RANGE_WRITE);
+    written_back_ = position_;
+  }
+  return {};
+}
+
+Result<> FileSink::skip_hole(u64 bytes) {
+  position_ += bytes;
+  return {};
+}
+
+Result<> FileSink::settle() {
+  if (::fdatasync(fd_) != 0) return refused("write to disk", errno);
+  return {};
+}
+
+std::unexpected<Error> FileSink::refused(const char* what, int error) const {
+  if (error != ENOSPC && error != EDQUOT) return fail_errno(name_, what, error);
+  struct statvfs space;
+  struct stat taken;
+  u64 free = 0;  // without the file that is being given up
+  if (::fstatvfs(fd_, &space) == 0) free += space.f_bavail * space.f_frsize;
+  if (::fstat(fd_, &taken) == 0) free += static_cast<u64>(taken.st_blocks) * 512;
+  const char* full = error == EDQUOT ? "the disk quota is used up" : "the disk is full";
+  return fail(ErrorCode::host, name_,
+              fmt::format("{}: the snapshot needs up to {} bytes ({} MiB), {} bytes ({} MiB) are free", full, needed_,
+                          (needed_ + kMiB - 1) / kMiB, free, free / kMiB),
+              "free some space or save to another disk");
+}
+
+}  // namespace stasis::snapshot

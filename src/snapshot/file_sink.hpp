@@ -1,0 +1,27 @@
+// A regular file as a sink: holes are left out, and writing back to disk starts early.
+#pragma once
+
+#include <string>
+
+#include "snapshot/sink.hpp"
+
+namespace stasis::snapshot {
+
+class FileSink : public Sink {
+ public:
+  FileSink(int fd, std::string name) : fd_(fd), name_(std::move(name)) {}
+  Result<> announce(u64 length, u64 most_stored) override;
+  Result<> write(Bytes bytes) override;
+  Result<> skip_hole(u64 bytes) override;
+  Result<> settle() override;
+
+ private:
+  std::unexpected<Error> refused(const char* what, int error) const;
+  int fd_;
+  std::string name_;
+  u64 position_ = 0;
+  u64 written_back_ = 0;  // up to here the kernel was told to write to disk
+  u64 needed_ = 0;
+};
+
+}  // namespace stasis::snapshot

@@ -1,0 +1,66 @@
+// Digests over libxxhash, and the canonical digest of a machine.
+#include "snapshot/hash.hpp"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <cstring>
+
+#include "base/error.hpp"
+
+namespace stasis::snapshot {
+namespace {
+
+Digest canonical(XXH128_hash_t hash) {
+  XXH128_canonical_t bytes;
+  XXH128_canonicalFromHash(&bytes, hash);
+  Digest out;
+  static_assert(sizeof bytes.digest == sizeof out);
+  std::memcpy(out.data(), bytes.digest, sizeof out);
+  return out;
+}
+
+alignas(64) constexpr u8 kZeroPage[kPageSize] = {};
+constexpr char kDomain[16] = "stasis digest 1";  // 15 characters and a zero byte
+
+}  // namespace
+
+Digest digest_of(Bytes bytes) { return canonical(XXH3_128bits(bytes.data(), bytes.size())); }
+
+std::string hex(const Digest& digest) { return fmt::format("{:02x}", fmt::join(digest, "")); }
+
+Hasher::Hasher() : state_(XXH3_createState()) {
+  STASIS_ASSERT(state_);
+  XXH3_128bits_reset(state_.get());
+}
+
+void Hasher::Free::operator()(XXH3_state_s* state) const { XXH3_freeState(state); }
+
+void Hasher::add(Bytes bytes) { XXH3_128bits_update(state_.get(), bytes.data(), bytes.size()); }
+
+void Hasher::add_u64(u64 value) {
+  std::array<u8, 8> bytes;
+  for (unsigned i = 0; i < 8; ++i) bytes[i] = static_cast<u8>(value >> (8 * i));
+  add(bytes);
+}
+
+Digest Hasher::result() const { return canonical(XXH3_128bits_digest(state_.get())); }
+
+bool is_zero_page(const u8* page) { return std::memcmp(page, kZeroPage, kPageSize) == 0; }
+
+void MachineDigest::add_part(const std::string& path, const Digest& state) {
+  parts_.add_u64(path.size());
+  parts_.add({reinterpret_cast<const u8*>(path.data()), path.size()});
+  parts_.add(state);
+}
+
+std::string MachineDigest::result() const {
+  Hasher all;
+  all.add({reinterpret_cast<const u8*>(kDomain), sizeof kDomain});
+  all.add_u64(ram_size_);
+  all.add(pages_.result());
+  all.add(parts_.result());
+  return hex(all.result());
+}
+
+}  // namespace stasis::snapshot
