@@ -29,6 +29,7 @@ enum class Bound {
 Bound bind_integer(const Decoded& in, Op& op);       // moves, ALU, shifts, multiply/divide, bits, stack data, CMOV/SETcc, BSWAP, XCHG, LOCK
 Bound bind_string(const Decoded& in, Op& op);        // MOVS CMPS SCAS LODS STOS INS OUTS with REP
 Bound bind_control_flow(const Decoded& in, Op& op);  // JMP Jcc CALL RET LOOP JCXZ, far forms, INT, IRET, SYSCALL, SYSENTER …
+Bound bind_far(const Decoded& in, Op& op);           // the far half of bind_control_flow
 Bound bind_system(const Decoded& in, Op& op);        // CR DR MSR, descriptor tables, IN OUT, HLT, CLI STI, POPF, CPUID, INVLPG, …
 Bound bind_vector(const Decoded& in, Op& op);        // x87, MMX, SSE to 4.2, FXSAVE, LDMXCSR; checks CR0.EM/TS, CR4.OSFXSR
 

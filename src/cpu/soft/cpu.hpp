@@ -181,10 +181,14 @@ class Cpu {
   JumpEntry* open_link = nullptr;  // to be filled by the run loop once it knows where `rip` leads
   u64 slice_end = 0;            // retired count when budget is used up
   u64 time_base = 0;            // guest time minus retired
+  u64 rf_at = 0;                // RFLAGS.RF counts only while retired equals this
+  Op* broken = nullptr;         // see break_after() in mmu.hpp
+  Handler broken_fn = nullptr;
   u64 shadow_at = 0;            // sys.shadow counts only while retired equals this
   Mmu* mmu = nullptr;
   LocalApic* apic = nullptr;
   const CpuBoard* board = nullptr;
+  alignas(64) u8 scratch[576] = {};  // for handlers that must not have locals whose address escapes
 };
 
 // ---- effective addresses: a handler is a template over one of these ---------------------------------
