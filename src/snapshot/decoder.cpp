@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
 #include <set>
 
 #include "snapshot/bodies.hpp"
@@ -237,8 +238,11 @@ class Decoder {
     if (section.length > most || metadata_ > kMostMetadataBytes)
       return bad(fmt::format("section '{}' has {} bytes, allowed are {} here and {} in all", section.name, section.length, most, kMostMetadataBytes));
     if (out_.ram_offset && section.name != kRamIndex) damaged(in(section.name) + " comes after the RAM");
-    if (body_.size() < section.length) body_ = std::vector<u8>(section.length);
-    const MutableBytes body = MutableBytes(body_).first(section.length);
+    if (body_size_ < section.length) {  // never read before it is filled: kernels are large, and zeroing them takes time
+      body_ = std::make_unique_for_overwrite<u8[]>(section.length);
+      body_size_ = section.length;
+    }
+    const MutableBytes body(body_.get(), section.length);
     STASIS_TRY(source_.read(frame.body, body));
     if (digest_of(body) != section.digest) return damaged(in(section.name) + " does not match its digest"), Result<>{};
     if (auto understood = understand(frame, body, part); !understood) {
@@ -294,7 +298,8 @@ class Decoder {
   CommitRecord commit_;
   u64 end_ = 0;  // of the sections
   u64 metadata_ = 0;
-  std::vector<u8> body_;
+  std::unique_ptr<u8[]> body_;
+  u64 body_size_ = 0;
   std::vector<ListedPart> parts_;
   std::vector<Error> problems_;
   Decoded out_;

@@ -1,6 +1,4 @@
 // Encoding a snapshot: header, records, RAM, index, commit record, in one pass.
-//
-// RAM is scanned, hashed and written in pieces that stay in the CPU's cache between the three.
 #include "snapshot/encoder.hpp"
 
 #include <fmt/format.h>
@@ -14,7 +12,7 @@
 namespace stasis::snapshot {
 namespace {
 
-constexpr u64 kLongestWrite = kMiB;
+constexpr u64 kLongestWrite = 4 * kMiB;
 constexpr u64 kProgressStep = 4 * kMiB;
 constexpr u8 kZeros[64] = {};
 

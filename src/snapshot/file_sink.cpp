@@ -12,6 +12,7 @@
 namespace stasis::snapshot {
 namespace {
 constexpr u64 kWriteBackStep = 16 * kMiB;
+constexpr u64 kShortestDirect = 128 * kKiB;
 }
 
 Result<> FileSink::announce(u64, u64 most_stored) {
@@ -19,10 +20,26 @@ Result<> FileSink::announce(u64, u64 most_stored) {
   return {};
 }
 
+// Switches the descriptor to what suits `bytes`; true: directly.
+bool FileSink::go_direct(Bytes bytes) {
+  const u64 bits = reinterpret_cast<u64>(bytes.data()) | bytes.size() | position_;
+  const bool wanted = direct_possible_ && bytes.size() >= kShortestDirect && bits % kPageSize == 0;
+  if (wanted == direct_) return direct_;
+  const int flags = ::fcntl(fd_, F_GETFL);
+  if (flags >= 0 && ::fcntl(fd_, F_SETFL, wanted ? flags | O_DIRECT : flags & ~O_DIRECT) == 0) direct_ = wanted;
+  else direct_possible_ = false;
+  return direct_;
+}
+
 Result<> FileSink::write(Bytes bytes) {
   while (!bytes.empty()) {
+    const bool direct = go_direct(bytes);
     const ssize_t n = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(position_));
     if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EINVAL && direct) {
+      direct_possible_ = false;
+      continue;
+    }
     if (n < 0) return refused("write", errno);
     bytes = bytes.subspan(static_cast<std::size_t>(n));
     position_ += static_cast<u64>(n);
