@@ -243,6 +243,8 @@ void CodeCache::stored(u64 physical, u64 size, const Op* op) {
 }
 
 void CodeCache::collect() {
+  if (dropped_.empty()) return;
+  cpu_.open_link = nullptr;  // it may lie in one of them
   for (Block* block : dropped_) ::operator delete(block);
   dropped_.clear();
 }

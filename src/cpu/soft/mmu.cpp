@@ -70,12 +70,16 @@ void Mmu::cr3_changed() {
   select();
 }
 
-void Mmu::select() {
-  const bool user = cpu_.cpl == 3;
+void Mmu::select_data() {
   const bool access = (cpu_.rflags_rest & kAc) && (cpu_.sys.cr4 & kCr4Smap);
-  view_ = user ? kUser : access ? kSupervisorAc : kSupervisor;
+  view_ = cpu_.cpl == 3 ? kUser : access ? kSupervisorAc : kSupervisor;
   cpu_.tlb = &space_->views[view_];
   space_->used[view_] = true;
+}
+
+void Mmu::select() {
+  const bool user = cpu_.cpl == 3;
+  select_data();
   cpu_.jump = jumps_[user].get();
   const SegmentState& cs = cpu_.seg[kCs];
   cpu_.long_mode = (cpu_.sys.efer & kEferLma) && cs.long_mode();
@@ -527,7 +531,8 @@ static void broken_here(Cpu& cpu, const Op* op) {
 }
 
 void break_after(Cpu& cpu, const Op* op) {
-  if (!op || cpu.broken) return;
+  if (!op) return;
+  mend_break(cpu);
   cpu.broken = const_cast<Op*>(op + 1);
   cpu.broken_fn = op[1].fn;
   cpu.broken->fn = broken_here;

@@ -40,6 +40,7 @@ class Mmu {
   void paging_changed(); // CR0, CR4, EFER, APIC base: anything but CR3
   void cr3_changed();
   void select();         // CPL, AC, CS, SS.B changed: chooses the view, the jump table and the mode
+  void select_data();    // AC changed
   void set_a20(bool open);
   void memory_written(u64 physical, u64 size);
 

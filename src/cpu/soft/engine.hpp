@@ -1,0 +1,74 @@
+// The soft engine: the run loop around tier 0.
+#pragma once
+
+#include <atomic>
+#include <string>
+
+#include "cpu/engine.hpp"
+#include "cpu/soft/code_cache.hpp"
+#include "cpu/soft/mmu.hpp"
+#include "cpu/soft/segments.hpp"
+#include "cpu/soft/thunk.hpp"
+
+namespace stasis::soft {
+
+class SoftEngine final : public Engine, private CpuSignals {
+ public:
+  explicit SoftEngine(const CpuBoard& board);
+  ~SoftEngine() override;
+
+  std::string_view name() const override { return "soft"; }
+  VcpuState get() const override;
+  void set(const VcpuState& state) override;
+  u64 retired() const override { return cpu_.slice_end - static_cast<u64>(cpu_.budget); }
+  StopReason run(u64 until_retired) override;
+  std::string failure() const override { return failure_; }
+  void kick() override { kicked_.store(true, std::memory_order_relaxed); }
+  void attention() override { attention_ = true; }
+  void set_a20(bool open) override { mmu_.set_a20(open); }
+  void memory_written(u64 address, u64 size) override { mmu_.memory_written(address, size); }
+  // TLB contents agree with the page tables (for tests).
+  bool consistent() { return mmu_.consistent(); }
+
+ private:
+  static constexpr u64 kQuantum = 100'000;
+
+  // CpuSignals
+  void nmi() override { cpu_.sys.nmi_pending = true; }
+  void init() override;
+  void startup(u8 vector) override;
+
+  void enter_init();
+  void take_signals();
+  StopReason run_until(u64 until_retired);
+  u64 time() const { return cpu_.time_base + retired(); }
+  void new_slice(u64 until_retired);
+  bool shadowed() const { return cpu_.sys.shadow != InterruptShadow::none && cpu_.shadow_at == retired(); }
+  bool stepping() const;
+  bool take_event();
+  void deliver(const Event& event);
+  bool run_blocks();
+  void run_block(Block* block);
+  void run_op_alone(const Block& block, const Op& op);
+  void run_step();
+  Block* look_up();
+  Block* decode(u64 linear, u64 physical);
+  Block* within_limit(Block* block);
+  void fault_at_rip();
+  bool instruction_breakpoint();
+  void fail_fetch(u64 linear, u64 physical);
+
+  const CpuBoard board_;
+  Cpu cpu_;
+  ThunkCache thunks_;
+  Mmu mmu_;
+  CodeCache code_;
+  std::string failure_;
+  std::atomic<bool> kicked_{false};
+  bool attention_ = false;
+  bool running_ = false;      // signals wait for the end of the instruction
+  bool init_waits_ = false;
+  int startup_waits_ = -1;
+};
+
+}  // namespace stasis::soft
