@@ -1,0 +1,111 @@
+// x87 by native thunks: FXRSTOR64 of an image of the guest's registers, the instruction, FXSAVE64 back.
+//
+// The image runs with the guest's own control word; unmasked exceptions stay pending in the image and never on
+// the host, which gets FNINIT. Instruction and operand pointers are set here as a modern Intel
+// processor does (SDM vol. 1, 8.1.8; CPUID.7:EBX bits 6 and 13 set): FIP by every instruction but the control
+// ones; FDP and FOP only when an unmasked exception was raised; FCS and FDS always zero.
+#include "cpu/soft/vector_access.hpp"
+
+namespace stasis::soft {
+namespace {
+
+enum class Memory { none, read, write };
+constexpr u16 kBeforeStore = 0x1f;  // an unmasked exception of these keeps a store from happening: all but precision
+
+u8* image_of(Cpu& cpu) { return cpu.scratch; }
+u8* memory_of(Cpu& cpu) { return cpu.scratch + 512; }
+
+void build_image(Cpu& cpu) {
+  u8* const image = image_of(cpu);
+  const FpuState& fpu = cpu.fpu;
+  std::memset(image, 0, 24);
+  poke<u16>(image, fpu.fcw);
+  poke<u16>(image + 2, fpu.fsw);
+  image[4] = fpu.ftw;
+  poke<u32>(image + 24, _mm_getcsr());
+  poke<u32>(image + 28, FpuState::kMxcsrMask);
+  for (unsigned i = 0; i < 8; ++i) std::memcpy(image + 32 + 16 * i, fpu.st[i].data(), 10);
+}
+void take_image(Cpu& cpu) {
+  const u8* const image = image_of(cpu);
+  FpuState& fpu = cpu.fpu;
+  fpu.fcw = peek<u16>(image);
+  fpu.fsw = peek<u16>(image + 2);
+  fpu.ftw = image[4];
+  for (unsigned i = 0; i < 8; ++i) std::memcpy(fpu.st[i].data(), image + 32 + 16 * i, 10);
+}
+
+// FOP of an x87 instruction is kept in `dst` and `src`; its thunk in imm, the operand's size in extra.
+u16 opcode_of(const Op* op) { return static_cast<u16>(op->dst << 8 | op->src); }
+
+[[gnu::noinline]] bool load_operand_bytes(Cpu& cpu, const Op* op) {
+  const u64 linear = AnyAddress::linear(cpu, op);
+  return AnyAddress::check(cpu, op, linear, op->extra, false) && cpu.read_bytes(linear, memory_of(cpu), op->extra, op);
+}
+[[gnu::noinline]] bool store_operand_bytes(Cpu& cpu, const Op* op) {
+  const u64 linear = AnyAddress::linear(cpu, op);
+  return AnyAddress::check(cpu, op, linear, op->extra, true) && cpu.write_bytes(linear, memory_of(cpu), op->extra, op);
+}
+
+template <Memory kMemory, bool kFlags>
+void run(Cpu& cpu, const Op* op) {
+  if (!x87_allowed(cpu, op)) return;
+  if constexpr (kMemory == Memory::read) {
+    if (!load_operand_bytes(cpu, op)) return;
+  }
+  build_image(cpu);
+  // Status flags change by comparisons only, which either finish or, with an unmasked exception, set them too.
+  reinterpret_cast<X87Code>(op->imm)(image_of(cpu), memory_of(cpu), kFlags ? &cpu.status : nullptr);
+  const u16 fcw = peek<u16>(image_of(cpu)), fsw = peek<u16>(image_of(cpu) + 2);
+  const bool raised = fsw & kFswEs;  // nothing was pending before
+  if constexpr (kMemory == Memory::write) {
+    const bool stored = !(raised && fsw & ~fcw & kBeforeStore);
+    if (stored && !store_operand_bytes(cpu, op)) return;
+  }
+  take_image(cpu);
+  cpu.fpu.fip = cpu.rip_of(op);
+  if (raised) [[unlikely]] {
+    cpu.fpu.fop = opcode_of(op);
+    if constexpr (kMemory != Memory::none) cpu.fpu.fdp = AnyAddress::offset(cpu, op);
+  }
+  STASIS_NEXT(cpu, op);
+}
+
+bool uses_status_flags(ZydisMnemonic mnemonic) {
+  switch (mnemonic) {
+    case ZYDIS_MNEMONIC_FCOMI: case ZYDIS_MNEMONIC_FCOMIP: case ZYDIS_MNEMONIC_FUCOMI: case ZYDIS_MNEMONIC_FUCOMIP:
+    case ZYDIS_MNEMONIC_FCMOVB: case ZYDIS_MNEMONIC_FCMOVBE: case ZYDIS_MNEMONIC_FCMOVE: case ZYDIS_MNEMONIC_FCMOVNB:
+    case ZYDIS_MNEMONIC_FCMOVNBE: case ZYDIS_MNEMONIC_FCMOVNE: case ZYDIS_MNEMONIC_FCMOVNU: case ZYDIS_MNEMONIC_FCMOVU: return true;
+    default: return false;
+  }
+}
+
+}  // namespace
+
+Bound bind_x87(const Decoded& in, Op& op) {
+  const ZydisDecodedInstruction& i = in.instruction;
+  if (i.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || i.opcode < 0xd8 || i.opcode > 0xdf) return Bound::no;
+  const auto& modrm = i.raw.modrm;
+  const u8 byte = static_cast<u8>(modrm.mod << 6 | modrm.reg << 3 | modrm.rm);
+  op.dst = i.opcode & 7;
+  op.src = byte;
+  const ZydisDecodedOperand* memory = nullptr;
+  for (unsigned k = 0; k < i.operand_count; ++k) {
+    if (is_memory(in.operands[k])) memory = &in.operands[k];
+  }
+  NormalForm form;
+  form.add(i.opcode);
+  form.add(memory ? static_cast<u8>(modrm.reg << 3 | 6) : byte);  // [rsi]
+  const bool flags = uses_status_flags(i.mnemonic);
+  op.imm = in.thunks.get(flags ? ThunkKind::x87_flags : ThunkKind::x87, form);
+  if (!memory) {
+    op.fn = flags ? run<Memory::none, true> : run<Memory::none, false>;
+    return Bound::goes_on;
+  }
+  fill_memory(in, *memory, op);
+  op.extra = static_cast<u8>(memory->size / 8);
+  op.fn = memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE ? run<Memory::write, false> : run<Memory::read, false>;
+  return Bound::goes_on;
+}
+
+}  // namespace stasis::soft
