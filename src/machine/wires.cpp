@@ -1,68 +1,52 @@
 // Interrupt wiring: OR of the drivers, told to both interrupt controllers.
 #include "machine/wires.hpp"
 
+#include <utility>
+
 namespace stasis {
 namespace {
 
-// MADT: interrupt source override of IRQ 0 to GSI 2; the rest is the identity. No wire ends at GSI 0.
-constexpr unsigned gsi_of_irq(unsigned irq) { return irq == 0 ? 2 : irq; }
-constexpr unsigned irq_of_gsi(unsigned gsi) { return gsi == 2 ? 0 : gsi; }
+// MADT: interrupt source override of IRQ 0 to pin 2; the rest is the identity. No wire ends at pin 0.
+constexpr unsigned pin_of_irq(unsigned irq) { return irq == 0 ? 2 : irq; }
+constexpr unsigned irq_of_pin(unsigned pin) { return pin == 2 ? 0 : pin; }
 
 }  // namespace
 
-Wires::Wires(Pin pic, Pin ioapic) : pic_(std::move(pic)), ioapic_(std::move(ioapic)) {
-  connect(pit_, gsi_of_irq(0), true);
-  connect(rtc_, 8, true);
-  connect(hpet_legacy_[0], gsi_of_irq(0), true);
-  connect(hpet_legacy_[1], 8, true);
-}
+void Wires::connect_isa(IrqLine& line, unsigned irq, When when) { connect(line, {&line, pin_of_irq(irq), true, when}); }
+void Wires::connect_pin(IrqLine& line, unsigned pin) { connect(line, {&line, pin, false, When::always}); }
 
-IrqLine& Wires::isa(unsigned irq) {
-  lines_.push_back(std::make_unique<IrqLine>());
-  connect(*lines_.back(), gsi_of_irq(irq), true);
-  return *lines_.back();
-}
-
-IrqLine& Wires::pin(unsigned gsi) {
-  lines_.push_back(std::make_unique<IrqLine>());
-  connect(*lines_.back(), gsi, false);
-  return *lines_.back();
-}
-
-void Wires::connect(IrqLine& line, unsigned gsi, bool to_pic) {
-  drivers_.push_back({&line, gsi, to_pic});
-  line.connect([this, gsi](bool) {
-    if (!muted_) drive(gsi);
+void Wires::connect(IrqLine& line, const Driver& driver) {
+  drivers_.push_back(driver);
+  line.connect([this, pin = driver.pin](bool) {
+    if (!muted_) drive(pin);
   });
 }
 
 bool Wires::connected(const Driver& driver) const {
-  if (driver.line == &pit_ || driver.line == &rtc_) return !legacy_replacement_;
-  if (driver.line == &hpet_legacy_[0] || driver.line == &hpet_legacy_[1]) return legacy_replacement_;
-  return true;
+  return driver.when == When::always || (driver.when == When::with_legacy_replacement) == legacy_replacement_;
 }
 
-bool Wires::level(unsigned gsi, bool for_pic) const {
+bool Wires::level(unsigned pin, bool for_pic) const {
   bool high = false;
   for (const Driver& driver : drivers_)
-    if (driver.gsi == gsi && connected(driver) && (driver.to_pic || !for_pic)) high |= driver.line->level();
+    if (driver.pin == pin && connected(driver) && (driver.to_pic || !for_pic)) high |= driver.line->level();
   return high;
 }
 
-void Wires::drive(unsigned gsi) {
-  if (irq_of_gsi(gsi) < kIsaPins) pic_(irq_of_gsi(gsi), level(gsi, true));
-  ioapic_(gsi, level(gsi, false));
+void Wires::drive(unsigned pin) {
+  if (irq_of_pin(pin) < kIsaPins) pic_(irq_of_pin(pin), level(pin, true));
+  ioapic_(pin, level(pin, false));
 }
 
 void Wires::set_legacy_replacement(bool on) {
   if (std::exchange(legacy_replacement_, on) == on || muted_) return;
-  drive(gsi_of_irq(0));
+  drive(pin_of_irq(0));
   drive(8);
 }
 
 void Wires::unmute() {
   muted_ = false;
-  for (unsigned gsi = 1; gsi < kPins; ++gsi) drive(gsi);
+  for (unsigned pin = 1; pin < kPins; ++pin) drive(pin);
 }
 
 }  // namespace stasis

@@ -1,0 +1,127 @@
+// The board: every part of a machine, wired. Knows each part's stable path; machine.cpp runs and saves it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bus/system_control.hpp"
+#include "cpu/engine.hpp"
+#include "devices/acpi/pm.hpp"
+#include "devices/acpi/reset_control.hpp"
+#include "devices/debug/debug_console.hpp"
+#include "devices/debug/debug_exit.hpp"
+#include "devices/hpet/hpet.hpp"
+#include "devices/i8042/keyboard_controller.hpp"
+#include "devices/i8254/pit.hpp"
+#include "devices/i8259/dual_pic.hpp"
+#include "devices/ioapic/ioapic.hpp"
+#include "devices/mc146818/rtc.hpp"
+#include "devices/uart16550/uart.hpp"
+#include "machine/config.hpp"
+#include "machine/machine.hpp"
+#include "machine/wires.hpp"
+
+namespace stasis {
+
+struct GuestClockState {
+  u64 now_ns = 0;
+  static constexpr auto layout() {
+    using S = GuestClockState;
+    return state::Layout("stasis.guest_clock", 1,
+                         state::field<&S::now_ns>("now_ns").unit("ns").range(0, 1ull << 62).help("guest time since power-on"));
+  }
+};
+
+// The guest clock and the vCPU keep their state elsewhere: these lend them a Part's face.
+class ClockPart final : public state::Part {
+ public:
+  explicit ClockPart(Clock& clock) : clock_(clock) {}
+  state::Schema schema() const override { return state::schema_of<GuestClockState>(); }
+  cbor::Value capture() const override { return state::save_record(GuestClockState{clock_.now()}); }
+  Commit stage(const cbor::Value& record, const state::LoadContext& context) override;
+  void reset() override {}
+  void settle() override {}
+
+ private:
+  Clock& clock_;
+};
+
+class VcpuPart final : public state::Part {
+ public:
+  explicit VcpuPart(Engine& engine) : engine_(engine) {}
+  state::Schema schema() const override { return state::schema_of<VcpuState>(); }
+  cbor::Value capture() const override { return state::save_record(engine_.get()); }
+  Commit stage(const cbor::Value& record, const state::LoadContext& context) override;
+  void reset() override {}  // the loader sets the first state
+  void settle() override {}
+
+ private:
+  Engine& engine_;
+};
+
+struct PlacedPart {
+  std::string path;
+  state::Part* part;
+};
+
+class Board final : public SystemControl {
+ public:
+  Board(const MachineConfig& config, CpuContract contract, BootImages images, GuestMemory memory, const MachineSinks& sinks);
+
+  // Power-on or reset: resets every part (not the RTC, which has its battery, unless `power_on`), loads the kernel.
+  Result<> start(bool power_on);
+  // After a restore: everything derived is derived again; nobody sees an edge.
+  void settle();
+  const std::vector<PlacedPart>& parts() const { return parts_; }
+
+  void request_reset() override { ask(MachineEvent::reset); }
+  void request_poweroff() override { ask(MachineEvent::power_off); }
+  void request_debug_exit(u32 status) override {
+    debug_status = status;
+    ask(MachineEvent::debug_exit);
+  }
+  void set_a20(bool open) override { engine->set_a20(open); }
+
+  const MachineConfig config;
+  const CpuContract contract;
+  const BootImages images;
+  GuestMemory memory;
+  MachineEvent wanted = MachineEvent::none;  // what a device asked for
+  u32 debug_status = 0;
+
+  Clock clock;
+  PortBus ports;
+  MmioBus mmio;
+  LocalApic apic;
+  std::unique_ptr<Engine> engine;
+  Wires wires;
+  IrqLine pic_intr, pit_irq, rtc_irq, keyboard_irq, sci, uart_irqs[4];
+  HpetWires hpet_wires;
+  DualPic pic;
+  IoApic ioapic;
+  Pit pit;
+  Rtc rtc;
+  Hpet hpet;
+  AcpiPm pm;
+  ResetControl reset_control;
+  KeyboardController keyboard;
+  host::NullCharacterSink unconnected;
+  std::unique_ptr<Uart> uarts[4];
+  std::unique_ptr<DebugConsole> debug_console;
+  std::unique_ptr<DebugExit> debug_exit;
+  ClockPart clock_part;
+  VcpuPart vcpu_part;
+
+ private:
+  void ask(MachineEvent event) {
+    wanted = event;
+    engine->attention();
+  }
+  void wire();
+  void fill_cmos();
+  void name_parts();
+  std::vector<PlacedPart> parts_;
+};
+
+}  // namespace stasis
