@@ -90,6 +90,7 @@ Result<PartRecord> part_from(Value body, const std::string& path, const std::str
   STASIS_TRY_SET(const Map* map, map_of(body, object));
   const Value* schema = map->find("schema");
   if (!schema || !map->find("state")) return bad(object, "field 'schema' or 'state' is missing");
+  if (map->members().size() != 2) return bad(object, fmt::format("has {} fields, wanted are 'schema' and 'state'", map->members().size()));
   STASIS_TRY_SET(state::Schema parsed, state::schema_from_value(*schema, object));
   if (parsed.kind.empty() || parsed.version == 0) return bad(object, "the schema has no kind or no version");
   for (auto& [name, value] : body.as<Map>()->members())

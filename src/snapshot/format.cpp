@@ -35,6 +35,7 @@ bool starts_with(Bytes bytes, const std::array<u8, N>& magic) {
   return bytes.size() >= N && std::equal(magic.begin(), magic.end(), bytes.begin());
 }
 
+constexpr char kNotOurs[] = "the file was not written by a Stasis of this format version";
 constexpr char kDamaged[] = "the file is damaged: take another copy of it";
 
 std::unexpected<Error> not_ours(Bytes bytes, const std::string& object) {
@@ -105,6 +106,7 @@ Result<FileHeader> header_from(Bytes bytes, const std::string& object) {
                 "take another copy of it");
   if (digest_at(bytes, 48) != digest_of(bytes.first(48)))
     return fail(ErrorCode::bad_file, object, "the file header (bytes 0 to 63) does not match its digest", kDamaged);
+  if (get(bytes, 44, 4)) return fail(ErrorCode::bad_file, object, "the file header has reserved bytes that are not zero", kNotOurs);
   FileHeader out{.major = static_cast<u16>(get(bytes, 12, 2)), .minor = static_cast<u16>(get(bytes, 14, 2)), .uuid = {},
                  .length = get(bytes, 32, 8), .flags = static_cast<u32>(get(bytes, 40, 4))};
   std::copy_n(bytes.begin() + 16, 16, out.uuid.begin());
@@ -128,6 +130,8 @@ Result<> check_section_name(SectionHeader& header, Bytes fixed, Bytes padded_nam
   if (!is_section_name(header.name)) return fail(ErrorCode::bad_file, object, "the section's name has characters that are not allowed", kDamaged);
   if (!std::ranges::all_of(padded_name.subspan(header.name.size()), [](u8 byte) { return byte == 0; }))
     return fail(ErrorCode::bad_file, object, fmt::format("the padding after the name of section '{}' is not zero", header.name), kDamaged);
+  if (get(fixed, 24, 8))
+    return fail(ErrorCode::bad_file, object, fmt::format("the header of section '{}' has reserved bytes that are not zero", header.name), kNotOurs);
   const u64 alignment = header.alignment;
   if (alignment < kLeastAlignment || alignment > kMostAlignment || (alignment & (alignment - 1)))
     return fail(ErrorCode::bad_file, object,
@@ -143,6 +147,7 @@ Result<CommitRecord> commit_from(Bytes bytes, const std::string& object) {
                 "its writer was interrupted, or the copy is damaged; use another snapshot or copy");
   if (digest_at(bytes, 48) != digest_of(bytes.first(48)))
     return fail(ErrorCode::bad_file, object, "the commit record (the last 64 bytes) does not match its digest", kDamaged);
+  if (get(bytes, 28, 4)) return fail(ErrorCode::bad_file, object, "the commit record has reserved bytes that are not zero", kNotOurs);
   return CommitRecord{.length = get(bytes, 8, 8), .index_offset = get(bytes, 16, 8),
                       .sections = static_cast<u32>(get(bytes, 24, 4)), .root = digest_at(bytes, 32)};
 }

@@ -82,8 +82,9 @@ bool chunk_is_whole(const Decoded& decoded, u64 chunk, Bytes data, MachineDigest
       whole &= zero;
       continue;
     }
+    whole &= !zero;  // docs/format.md: a page of zeros has the state zero
     const Digest digest = digest_of({page, kPageSize});
-    if (!zero) out.add_page(chunk * kChunkPages + i, digest);
+    out.add_page(chunk * kChunkPages + i, digest);
     std::ranges::copy(digest, digests.begin() + static_cast<std::ptrdiff_t>(used));
     used += sizeof(Digest);
   }

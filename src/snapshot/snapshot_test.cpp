@@ -308,6 +308,44 @@ TEST(Snapshot, a_length_near_the_end_of_numbers_does_not_wrap) {
   expect_refused(bytes, ErrorCode::bad_file, "does not fit into the file");
 }
 
+TEST(Snapshot, reserved_bytes_are_zero) {
+  const Ram ram(1, {0});
+  const auto good = encoded(image_of(ram), ram);
+  auto header = good;
+  header[45] = 1;
+  std::ranges::copy(digest_of(Bytes(header).first(48)), header.begin() + 48);
+  expect_refused(header, ErrorCode::bad_file, "the file header has reserved bytes");
+  auto section = good;
+  section[64 + 31] = 1;
+  std::vector<u8> covered(section.begin() + 64, section.begin() + 64 + 48);
+  covered.insert(covered.end(), kProducer.begin(), kProducer.end());
+  std::ranges::copy(digest_of(covered), section.begin() + 64 + 48);
+  expect_refused(section, ErrorCode::bad_file, "the header of section 'producer' has reserved bytes");
+  auto commit = good;
+  const auto record = commit.end() - 64;
+  record[28] = 1;
+  std::ranges::copy(digest_of({&*record, 48}), record + 48);
+  expect_refused(commit, ErrorCode::bad_file, "the commit record has reserved bytes");
+}
+
+TEST(Snapshot, a_page_of_zeros_called_present_is_found) {
+  const Ram ram(2, {0});
+  Pieces pieces(encoded(image_of(ram), ram));
+  std::ranges::fill(pieces.named("memory/ram").body, u8{0});
+  std::vector<u8> chunk(32);
+  chunk[0] = 1;
+  std::ranges::copy(digest_of(digest_of(std::vector<u8>(kPageSize))), chunk.begin() + 16);
+  cbor::Map index;
+  index.set("encoding", "mapped");
+  for (const auto& [name, value] : {std::pair{"page_size", 4096u}, {"pages", 2u}, {"chunk_pages", 64u}}) index.set(name, u64{value});
+  index.set("chunks", chunk);
+  pieces.named("memory/ram/index").body = cbor::encode(index);
+  const auto bytes = pieces.bytes();
+  const auto back = decoded(bytes);
+  ASSERT_TRUE(back) << back.error().text();
+  EXPECT_FALSE(verify_ram(MemorySource(bytes), *back, "test"));
+}
+
 TEST(Snapshot, a_nonzero_byte_in_a_zero_page_is_found) {
   const Ram ram(200, {0});
   auto bytes = encoded(image_of(ram), ram);
