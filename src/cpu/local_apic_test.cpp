@@ -50,6 +50,11 @@ TEST(LocalApic, power_on_is_xapic_mode_software_disabled) {
   EXPECT_FALSE(m.apic.deliverable());
   m.out(kLint0, kExtInt);
   EXPECT_EQ(m.in(kLint0), kMasked | kExtInt) << "the mask stays on while software-disabled";
+  m.enable();
+  m.out(kLint0, kExtInt);
+  EXPECT_EQ(m.in(kLint0), kExtInt);
+  m.out(kSvr, 0xff);
+  EXPECT_EQ(m.in(kLint0), kMasked | kExtInt);
 }
 
 TEST(LocalApic, highest_class_first_and_priorities_hold_back_lower_ones) {
@@ -87,6 +92,10 @@ TEST(LocalApic, eoi_of_a_level_vector_is_broadcast) {
   m.apic.acknowledge();
   m.out(kEoi, 0);
   EXPECT_EQ(m.events, std::vector<u64>{0x541});
+  m.message(0x41, false);
+  m.apic.acknowledge();
+  m.out(kEoi, 0);
+  EXPECT_EQ(m.events.size(), 1u) << "the same vector by edge is not";
 }
 
 TEST(LocalApic, lint0_passes_the_pic_through) {
@@ -211,6 +220,7 @@ TEST(LocalApic, deadline_fires_when_the_guest_tsc_reaches_it_and_then_reads_zero
   EXPECT_EQ(m.msr(kDeadlineMsr), 0u);
   m.apic.acknowledge();
   m.out(kEoi, 0);
+  EXPECT_FALSE(m.apic.deliverable()) << "once";
   ASSERT_TRUE(m.apic.write_msr(kDeadlineMsr, 1, offset));
   EXPECT_TRUE(m.apic.deliverable()) << "a deadline in the past fires at once";
 }

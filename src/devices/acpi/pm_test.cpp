@@ -43,6 +43,7 @@ TEST(AcpiPm, timer_never_goes_backwards_over_a_save) {  // defect 3
   Rig m, later;
   m.clock.advance(12'345'678'901);
   m.pm.reset();
+  EXPECT_EQ(m.bus.in(kTmr, 4), 0u);
   m.clock.advance(987'654'321);
   const u32 before = m.bus.in(kTmr, 4);
   later.clock.restore(m.clock.now());
