@@ -26,6 +26,13 @@ bool fill_memory(const Decoded& in, const ZydisDecodedOperand& operand, Op& op) 
   op.index = register_offset(mem.index) / 8;
   op.scale = mem.scale ? static_cast<u8>(std::countr_zero(static_cast<unsigned>(mem.scale))) : 0;
   op.disp = mem.disp.has_displacement ? mem.disp.value : 0;
+  // Zydis 4.0 takes R13D for the base of a SIB that has none (mod 0, base 5) when REX.B is set.
+  const auto& raw = in.instruction.raw;
+  if ((in.instruction.attributes & ZYDIS_ATTRIB_HAS_SIB) && raw.modrm.mod == 0 &&
+      raw.sib.base == 5) {
+    op.base = kZeroSlot;
+    op.disp = raw.disp.value;
+  }
   if (op.base == kRipSlot) op.disp += op.at + op.length;
   switch (mem.segment) {
     case ZYDIS_REGISTER_ES: op.segment = kEs; break;

@@ -236,6 +236,10 @@ template <class Kind, class T>
 void op_repeat(Cpu& cpu, const Op* op) {
   u64 left = get(cpu, op, kRcx);
   if (left == 0) {
+    // With a 32-bit address size processors write back the registers even so, and cut them.
+    set(cpu, op, kRcx, 0);
+    if constexpr (std::is_same_v<Kind, Movs>) set(cpu, op, kRsi, cpu.r[kRsi]);
+    if constexpr (std::is_same_v<Kind, Movs> || std::is_same_v<Kind, Stos>) set(cpu, op, kRdi, cpu.r[kRdi]);
     cpu.rip = cpu.next_rip_of(op);
     return;
   }
