@@ -328,6 +328,14 @@ TEST(Snapshot, reserved_bytes_are_zero) {
   expect_refused(commit, ErrorCode::bad_file, "the commit record has reserved bytes");
 }
 
+TEST(Snapshot, the_root_digest_binds_header_and_sections) {
+  const Ram ram(1, {0});
+  auto bytes = encoded(image_of(ram), ram);
+  bytes[16] ^= 1;  // another UUID, with a right digest of the header alone
+  std::ranges::copy(digest_of(Bytes(bytes).first(48)), bytes.begin() + 48);
+  expect_refused(bytes, ErrorCode::bad_file, "do not match the root digest");
+}
+
 TEST(Snapshot, a_page_of_zeros_called_present_is_found) {
   const Ram ram(2, {0});
   Pieces pieces(encoded(image_of(ram), ram));
