@@ -29,7 +29,7 @@ struct LocalApicState {
 
   static constexpr u32 kMasked = 1u << 16;
   static constexpr u64 kGlobalEnable = 1u << 11, kX2Apic = 1u << 10, kBootstrap = 1u << 8;
-  static constexpr u64 kBaseBits = 0x0000'ffff'ffff'fd00;
+  static constexpr u64 kBaseBits = 0x0000'3fff'ffff'fd00;  // 46 physical address bits, as CPUID says
   static constexpr u32 kSoftwareEnable = 1u << 8;
   static constexpr u32 kTimerBits = 0x7'00ff, kLocalBits = 0x1'07ff, kLintBits = 0x1'e7ff, kErrorBits = 0x1'00ff;
   static constexpr u64 kIcrBits = 0xffff'ffff'000c'cfff;
