@@ -33,7 +33,7 @@ Loaded load_operand(Cpu& cpu, const Op* op, unsigned bytes) {
 }
 
 Bound bind_system(const Decoded& in, Op& op) {
-  for (const auto bind : {bind_control, bind_flags, bind_descriptors, bind_model, bind_io})
+  for (const auto bind : {bind_control, bind_interrupt_flags, bind_descriptors, bind_model, bind_io})
     if (const Bound bound = bind(in, op); bound != Bound::no) return bound;
   return Bound::no;
 }

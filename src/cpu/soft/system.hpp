@@ -8,7 +8,7 @@
 namespace stasis::soft {
 
 Bound bind_control(const Decoded& in, Op& op);      // CR, DR, HLT, cache and TLB instructions, SWAPGS
-Bound bind_flags(const Decoded& in, Op& op);        // CLI STI CLAC STAC PUSHF POPF
+Bound bind_interrupt_flags(const Decoded& in, Op& op);        // CLI STI CLAC STAC PUSHF POPF
 Bound bind_descriptors(const Decoded& in, Op& op);  // descriptor tables, selectors, segment registers
 Bound bind_model(const Decoded& in, Op& op);        // CPUID, MSRs, TSC
 Bound bind_io(const Decoded& in, Op& op);           // IN OUT

@@ -83,7 +83,7 @@ void pop_flags_any(Cpu& cpu, const Op* op) {
 
 }  // namespace
 
-Bound bind_flags(const Decoded& in, Op& op) {
+Bound bind_interrupt_flags(const Decoded& in, Op& op) {
   op.extra = static_cast<u8>(in.instruction.operand_width / 8);
   const bool whole = in.long_mode && op.extra == 8;
   switch (in.instruction.mnemonic) {
