@@ -1,6 +1,7 @@
 // The client's half of HTTP, by Boost.Beast.
 #include "control/client.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <boost/asio/io_context.hpp>
@@ -113,7 +114,10 @@ Result<> Call::receive_header(Parser& parser) {
 
 FileDescriptor Call::take_socket() {
   beast::error_code error;
-  return FileDescriptor(stream_.release_socket().release(error));
+  FileDescriptor socket(stream_.release_socket().release(error));
+  // Asio made it non-blocking; its new owner expects the usual manner.
+  if (socket) ::fcntl(socket.get(), F_SETFL, ::fcntl(socket.get(), F_GETFL) & ~O_NONBLOCK);
+  return socket;
 }
 
 Bytes Call::left() const {

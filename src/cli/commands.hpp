@@ -1,0 +1,20 @@
+// The commands, one function each: adds its subcommand, which when chosen does the work and sets `status`.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace stasis::cli {
+
+void add_run(CLI::App& app, int& status);
+void add_resume(CLI::App& app, int& status);
+void add_list(CLI::App& app, int& status);
+void add_info(CLI::App& app, int& status);
+void add_console(CLI::App& app, int& status);
+void add_verbs(CLI::App& app, int& status);  // pause, unpause, powerdown, reset, stop
+void add_saves(CLI::App& app, int& status);  // checkpoint, suspend
+void add_snapshot(CLI::App& app, int& status);
+void add_version(CLI::App& app, int& status);
+
+}  // namespace stasis::cli

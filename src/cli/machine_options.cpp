@@ -1,0 +1,67 @@
+// Common options: their help, their defaults, and which exclude each other.
+#include "cli/machine_options.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include "cli/output.hpp"
+#include "control/runtime_dir.hpp"
+
+namespace stasis::cli {
+namespace {
+
+// Paths are made absolute here: a detached machine has no working directory to speak of.
+Result<host::ConsoleSpec> console_spec(const std::string& text, const std::string& option, bool detach, bool continue_file) {
+  STASIS_TRY_SET(host::ConsoleSpec spec, host::parse_console(text, option));
+  if (spec.kind == host::ConsoleKind::stdio && detach)
+    return fail(ErrorCode::usage, option, "'stdio' does not go with --detach, which lets go of the terminal",
+                "leave it out and use 'stasis console NAME', or write to file:PATH");
+  if (!spec.path.empty()) spec.path = absolute_path(spec.path);
+  spec.append = continue_file;
+  return spec;
+}
+
+Result<Pace> pace_from(const MachineOptions& options) {
+  if (!options.pace) return options.stop_at ? Pace::fast : Pace::host;
+  if (*options.pace == "fast") return Pace::fast;
+  if (*options.pace == "host") return Pace::host;
+  return fail(ErrorCode::usage, "--pace", "'" + *options.pace + "' is not a pace", "write host or fast");
+}
+
+}  // namespace
+
+void add_machine_options(CLI::App& command, MachineOptions& options) {
+  command.add_option("--name", options.name, "What the other commands call the machine [vm-PID]");
+  command.add_option("--console", options.console, "The far end of COM1: stdio, file:PATH, unix:PATH or none [stdio; with --detach none]");
+  command.add_option("--debugcon", options.debugcon, "Where port 0xE9 goes: stdio, file:PATH or none [none]");
+  command.add_flag("--detach", options.detach, "Return when the machine runs in the background; prints its name");
+  command.add_option("--stop-at", options.stop_at, "Stop at exactly this count of instructions since power-on");
+  command.add_option("--suspend-to", options.suspend_to, "With --stop-at: save there to this file");
+  command.add_option("--pace", options.pace, "host: guest time never runs ahead of host time; fast: idle time is skipped [host; with --stop-at fast]");
+  command.add_flag("--no-reboot", options.no_reboot, "A reboot ends the machine");
+  command.add_flag("--paused", options.paused, "Wait for 'stasis unpause' before the first instruction");
+  command.add_flag("--json", options.json, "At the end one line of JSON on standard output; errors as JSON too");
+}
+
+Result<SessionOptions> session_options(const MachineOptions& options, bool continue_files) {
+  SessionOptions session{.name = options.name.value_or(""), .console = {}, .debug_console = {}, .vm = {},
+                         .detach = options.detach, .json = options.json};
+  if (options.name) STASIS_TRY(control::check_name(*options.name));
+  const std::string console = options.console.value_or(options.detach ? "none" : "stdio");
+  STASIS_TRY_SET(session.console, console_spec(console, "--console", options.detach, continue_files));
+  STASIS_TRY_SET(session.debug_console, console_spec(options.debugcon.value_or("none"), "--debugcon", options.detach, continue_files));
+  if (session.debug_console.kind == host::ConsoleKind::unix_socket)
+    return fail(ErrorCode::usage, "--debugcon", "'" + *options.debugcon + "' is not possible", "write stdio, file:PATH or none");
+  if (options.suspend_to && !options.stop_at)
+    return fail(ErrorCode::usage, "--suspend-to", "needs --stop-at, which says when",
+                "give --stop-at COUNT, or use 'stasis suspend NAME FILE' at any moment");
+  if (options.suspend_to && options.suspend_to->empty())
+    return fail(ErrorCode::usage, "--suspend-to", "names no file", "give it a path");
+  STASIS_TRY_SET(session.vm.pace, pace_from(options));
+  session.vm.stop_at = options.stop_at;
+  if (options.suspend_to) session.vm.suspend_to = absolute_path(*options.suspend_to);
+  session.vm.no_reboot = options.no_reboot;
+  session.vm.paused = options.paused;
+  return session;
+}
+
+}  // namespace stasis::cli

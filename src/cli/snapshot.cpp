@@ -1,0 +1,69 @@
+// stasis snapshot show and digest: files only, no machine.
+#include <CLI/CLI.hpp>
+
+#include <memory>
+
+#include "cli/commands.hpp"
+#include "cli/exit_status.hpp"
+#include "cli/output.hpp"
+#include "cli/snapshot_view.hpp"
+
+namespace stasis::cli {
+namespace {
+
+struct SnapshotOptions {
+  std::string file, path;
+  bool json = false;
+};
+
+Result<> show(const SnapshotOptions& options) {
+  auto snapshot = snapshot::open(options.file);
+  if (!snapshot) {
+    // What cannot be read can often still be named.
+    if (const auto identity = snapshot::identify(options.file); identity && !options.json)
+      print(show_identity(options.file, *identity));
+    return std::unexpected(std::move(snapshot).error());
+  }
+  if (options.path.empty()) return print(options.json ? show_whole_json(*snapshot) : show_whole(*snapshot)), Result<>{};
+  STASIS_TRY_SET(const std::string text, options.json ? show_path_json(*snapshot, options.path) : show_path(*snapshot, options.path));
+  return print(text), Result<>{};
+}
+
+Result<> digest(const SnapshotOptions& options) {
+  STASIS_TRY_SET(const auto snapshot, snapshot::open(options.file));
+  STASIS_TRY_SET(const std::string digest, snapshot::digest(snapshot));
+  return print(options.json ? "{\"digest\": \"" + digest + "\"}\n" : digest + "\n"), Result<>{};
+}
+
+CLI::App* add(CLI::App& group, int& status, const char* name, const char* help, Result<> (*action)(const SnapshotOptions&)) {
+  auto* command = group.add_subcommand(name, help);
+  const auto options = std::make_shared<SnapshotOptions>();
+  command->add_option("FILE", options->file, "The snapshot")->required();
+  if (action == show) command->add_option("PATH", options->path, "One record or field: cpu/0, cpu/0/rip, device/isa/uart0/lcr");
+  command->add_flag("--json", options->json, "For scripts");
+  command->callback([options, action, &status] {
+    const auto done = action(*options);
+    if (done) return;
+    print_error(done.error(), options->json);
+    status = status_of(done.error());
+  });
+  return command;
+}
+
+}  // namespace
+
+void add_snapshot(CLI::App& app, int& status) {
+  auto* group = app.add_subcommand("snapshot", "Look into snapshot files; needs no running machine");
+  group->require_subcommand(1);
+  add(*group, status, "show", "What is in a snapshot: all in short, or one record or field", show)
+      ->footer("Examples:\n"
+               "  stasis snapshot show web.stasis\n"
+               "  stasis snapshot show web.stasis cpu/0\n"
+               "  stasis snapshot show web.stasis device/isa/uart0/lcr --json");
+  add(*group, status, "digest", "One digest of all guest-visible state; checks the whole file on the way", digest)
+      ->footer("It does not depend on how the file was made: RAM, processor, devices and guest time alone.\n"
+               "Example:\n"
+               "  test \"$(stasis snapshot digest a.stasis)\" = \"$(stasis snapshot digest b.stasis)\"");
+}
+
+}  // namespace stasis::cli

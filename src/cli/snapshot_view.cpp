@@ -1,0 +1,167 @@
+// A snapshot in words.
+#include "cli/snapshot_view.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "cli/output.hpp"
+
+namespace stasis::cli {
+namespace {
+
+constexpr std::size_t kMostBytesShown = 32, kMostTextShown = 400, kMostItemsShown = 64;
+
+std::string hex_of(Bytes bytes) {
+  const Bytes shown = bytes.first(std::min(bytes.size(), kMostBytesShown));
+  std::string out = fmt::format("{:02x}", fmt::join(shown, " "));
+  if (shown.size() < bytes.size()) out += fmt::format(" … ({} bytes)", bytes.size());
+  return out;
+}
+
+const state::FieldSchema* member_schema(const std::vector<state::FieldSchema>& fields, std::string_view name) {
+  const auto at = std::find_if(fields.begin(), fields.end(), [&](const auto& field) { return field.name == name; });
+  return at == fields.end() ? nullptr : &*at;
+}
+
+bool holds_records(const cbor::Value& value) {
+  const auto* items = value.as<cbor::Array>();
+  return items && !items->empty() && items->front().as<cbor::Map>();
+}
+
+// One value on one line, long ones cut.
+std::string short_text(const cbor::Value& value, const state::FieldSchema& schema) {
+  if (const auto* bytes = value.as<cbor::ByteString>()) return hex_of(*bytes);
+  if (const auto* items = value.as<cbor::Array>(); items && items->size() > kMostItemsShown) {
+    const cbor::Array first(items->begin(), items->begin() + kMostItemsShown);
+    return fmt::format("{} … ({} items)", state::show(cbor::Value(first), schema), items->size());
+  }
+  std::string text = state::show(value, schema);
+  if (text.size() > kMostTextShown) text = fmt::format("{} … ({} bytes)", text.substr(0, kMostTextShown), text.size());
+  return text;
+}
+
+void add_line(std::string& out, int indent, std::string_view name, const std::string& value, const std::string& help) {
+  std::string line = fmt::format("{:{}}{:24} {}", "", indent, name, value);
+  if (!help.empty()) line = fmt::format("{:56}  # {}", line, help);
+  out += line + "\n";
+}
+
+void add_value(std::string& out, int indent, const std::string& name, const cbor::Value& value, const state::FieldSchema& schema);
+
+void add_members(std::string& out, int indent, const cbor::Value& record, const std::vector<state::FieldSchema>& fields) {
+  const auto* map = record.as<cbor::Map>();
+  if (!map) return;
+  // In the schema's order, which is the chip's; what no schema names comes last.
+  for (const auto& field : fields)
+    if (const auto* value = map->find(field.name)) add_value(out, indent, field.name, *value, field);
+  for (const auto& [name, value] : map->members())
+    if (!member_schema(fields, name)) add_line(out, indent, name, short_text(value, {}), "not in the schema");
+}
+
+void add_value(std::string& out, int indent, const std::string& name, const cbor::Value& value, const state::FieldSchema& schema) {
+  if (value.as<cbor::Map>()) {
+    add_line(out, indent, name, "", schema.help);
+    return add_members(out, indent + 2, value, schema.members);
+  }
+  if (!holds_records(value)) return add_line(out, indent, name, short_text(value, schema), schema.help);
+  const auto& items = *value.as<cbor::Array>();
+  for (std::size_t i = 0; i < std::min(items.size(), kMostItemsShown); ++i)
+    add_value(out, indent, fmt::format("{}/{}", name, i), items[i], schema);
+  if (items.size() > kMostItemsShown) add_line(out, indent, name, fmt::format("… ({} items)", items.size()), "");
+}
+
+std::string record_text(const snapshot::PartRecord& record) {
+  std::string out = fmt::format("{} ({} version {})\n", record.path, record.schema.kind, record.schema.version);
+  add_members(out, 2, record.state, record.schema.fields);
+  return out;
+}
+
+void add_identity(std::string& out, const snapshot::Producer& producer, const std::string& format) {
+  out += fmt::format("  {:14} {}\n", "format", format);
+  out += fmt::format("  {:14} {} {}, {}\n", "written by", producer.program, producer.version, producer.created_at);
+  out += fmt::format("  {:14} {}\n", "uuid", snapshot::uuid_text(producer.uuid));
+}
+
+void add_sections(std::string& out, const snapshot::OpenSnapshot& snapshot) {
+  out += fmt::format("\n{:36} {:24} {:>7} {:>12} {:>14}  {}\n", "SECTION", "KIND", "VERSION", "OFFSET", "BYTES", "DIGEST");
+  for (const auto& section : snapshot.sections) {
+    const auto& parts = snapshot.image.parts;
+    const auto part = std::find_if(parts.begin(), parts.end(), [&](const auto& p) { return p.path == section.name; });
+    const std::string kind = part == parts.end() ? (section.known ? "-" : "not known here, skipped") : part->schema.kind;
+    const u16 version = part == parts.end() ? section.version : part->schema.version;
+    out += fmt::format("{:36} {:24} {:>7} {:>12} {:>14}  {}\n", section.name, kind, version, section.offset, section.length,
+                       section.digest.empty() ? "-" : section.digest);
+  }
+}
+
+std::string known_paths(const snapshot::OpenSnapshot& snapshot) {
+  std::string out = snapshot.image.machine.path;
+  for (const auto& part : snapshot.image.parts) out += ", " + part.path;
+  return out;
+}
+
+}  // namespace
+
+u64 present_pages(const snapshot::Decoded& snapshot) {
+  u64 count = 0;
+  for (u64 word : snapshot.nonzero) count += static_cast<u64>(std::popcount(word));
+  return count;
+}
+
+std::string show_identity(const std::string& path, const snapshot::Identity& identity) {
+  std::string out = fmt::format("{}: a Stasis snapshot, {}\n", path, identity.complete ? "complete" : "incomplete");
+  add_identity(out, identity.producer, fmt::format("{}.{}", identity.format_major, identity.format_minor));
+  return out;
+}
+
+std::string show_whole(const snapshot::OpenSnapshot& snapshot) {
+  std::string out = fmt::format("{}: a Stasis snapshot, complete\n", snapshot.path);
+  const auto& image = snapshot.image;
+  add_identity(out, image.producer, fmt::format("{}.{}", snapshot.format_major, snapshot.format_minor));
+  const u64 pages = image.ram_size / kPageSize, present = present_pages(snapshot);
+  out += fmt::format("  {:14} {}\n", "root", snapshot.root);
+  out += fmt::format("  {:14} {} ({} bytes)\n", "file", human_bytes(snapshot.file_bytes), snapshot.file_bytes);
+  out += fmt::format("  {:14} {}: {} pages, {} present, {} zero\n", "ram", human_bytes(image.ram_size), pages, present, pages - present);
+  for (const auto& resource : image.host)
+    out += fmt::format("  {:14} {} {} ({})\n", "needs", resource.kind, resource.name, resource.hint);
+  out += "\n" + record_text(image.machine);
+  for (const auto& part : image.parts)
+    if (part.path == "cpu/contract") out += "\n" + record_text(part);
+  add_sections(out, snapshot);
+  return out;
+}
+
+Result<Selection> select(const snapshot::OpenSnapshot& snapshot, const std::string& path) {
+  std::vector<const snapshot::PartRecord*> all{&snapshot.image.machine};
+  for (const auto& part : snapshot.image.parts) all.push_back(&part);
+  const snapshot::PartRecord* owner = nullptr;  // the longest path that begins this one
+  Selection selection;
+  for (const auto* part : all) {
+    if (part->path == path) return Selection{{part}, &part->state, nullptr};
+    if (path.starts_with(part->path + "/") && (!owner || part->path.size() > owner->path.size())) owner = part;
+    if (part->path.starts_with(path + "/")) selection.records.push_back(part);
+  }
+  if (!selection.records.empty()) return selection;
+  const std::string object = "snapshot " + snapshot.path;
+  if (!owner) return fail(ErrorCode::not_found, object, fmt::format("has no record '{}'", path), "it has " + known_paths(snapshot));
+  const auto found = state::find(owner->schema, owner->state, std::string_view(path).substr(owner->path.size() + 1));
+  if (!found.value || !found.schema)
+    return fail(ErrorCode::not_found, object, fmt::format("has no field '{}'", path),
+                fmt::format("'stasis snapshot show FILE {}' lists that record's fields", owner->path));
+  return Selection{{owner}, found.value, found.schema};
+}
+
+Result<std::string> show_path(const snapshot::OpenSnapshot& snapshot, const std::string& path) {
+  STASIS_TRY_SET(const Selection selection, select(snapshot, path));
+  std::string out;
+  if (selection.schema) {
+    add_value(out, 0, path, *selection.value, *selection.schema);
+    return out;
+  }
+  for (const auto* record : selection.records) out += (out.empty() ? "" : "\n") + record_text(*record);
+  return out;
+}
+
+}  // namespace stasis::cli

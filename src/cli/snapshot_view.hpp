@@ -1,0 +1,29 @@
+// A snapshot as people and scripts read it: the whole, or one record or field.
+#pragma once
+
+#include <string>
+
+#include "snapshot/reader.hpp"
+
+namespace stasis::cli {
+
+std::string show_whole(const snapshot::OpenSnapshot& snapshot);
+std::string show_whole_json(const snapshot::OpenSnapshot& snapshot);
+std::string show_identity(const std::string& path, const snapshot::Identity& identity);
+
+// One record ("cpu/0"), one field of it ("cpu/0/rip", "device/isa/uart0/lcr"), or, for the beginning of paths, all
+// records below ("device/isa"). Not there: `not_found`, with what is.
+Result<std::string> show_path(const snapshot::OpenSnapshot& snapshot, const std::string& path);
+Result<std::string> show_path_json(const snapshot::OpenSnapshot& snapshot, const std::string& path);
+
+// What a path names; for the two above.
+struct Selection {
+  std::vector<const snapshot::PartRecord*> records;  // one, or all below
+  const cbor::Value* value = nullptr;                // inside the one record
+  const state::FieldSchema* schema = nullptr;        // of that value; null: the record itself
+};
+Result<Selection> select(const snapshot::OpenSnapshot& snapshot, const std::string& path);
+
+u64 present_pages(const snapshot::Decoded& snapshot);
+
+}  // namespace stasis::cli
