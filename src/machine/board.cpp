@@ -125,6 +125,10 @@ Result<> Board::start(bool power_on) {
   kernel.vcpu.retired = engine->retired();
   kernel.vcpu.tsc_offset = 0 - mul_div(clock.now(), contract.tsc_hz, kSecond);  // the TSC starts at zero
   engine->set(kernel.vcpu);
+  // What firmware leaves behind: virtual wire mode, LINT0 for the 8259, LINT1 for NMI (MultiProcessor Specification, 3.6.2).
+  apic.mmio_write(0xf0, 4, 0x1ff);
+  apic.mmio_write(0x350, 4, 0x700);
+  apic.mmio_write(0x360, 4, 0x400);
   settle();
   wanted = MachineEvent::none;
   return {};
