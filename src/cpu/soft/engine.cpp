@@ -229,9 +229,8 @@ void SoftEngine::fault_at_rip() {
 // Device access happens here only: with the clock where the instruction starts.
 void SoftEngine::run_op_alone(const Block& block, const Op& op) {
   board_.clock.advance_to(time());
+  cpu_.rip -= op.at;  // the block's first instruction
   Block* const single = code_.single(block, op);
-  const u64 rip = cpu_.rip;
-  cpu_.rip = rip - op.at;  // the block's first instruction
   cpu_.alone = true;
   run_block(single);
   cpu_.alone = false;
