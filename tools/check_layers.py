@@ -15,7 +15,7 @@ ALLOWED = {
     "devices": {"base", "state", "memory", "bus", "host"},
     "cpu": {"base", "state", "memory", "bus"},
     "machine": {"base", "state", "snapshot", "memory", "bus", "host", "devices", "cpu"},
-    "control": {"base", "state", "snapshot", "machine"},
+    "control": {"base", "state", "snapshot", "machine", "host"},
     "cli": {"base", "state", "snapshot", "machine", "control", "host"},
 }
 SIBLINGS = {"devices", "cpu"}  # folders in these never include each other
@@ -24,6 +24,8 @@ HOST_CLOCK = re.compile(r"steady_clock|system_clock|clock_gettime|gettimeofday")
 
 def problems_of(path):
     room, *rest = path.relative_to(ROOT / "src").parts
+    if room == "main.cpp":
+        room = "cli"
     if room not in ALLOWED:
         yield f"{path.relative_to(ROOT)}: room '{room}' is not one of {', '.join(ALLOWED)}"
         return

@@ -7,6 +7,8 @@ class App;
 
 namespace stasis::cli {
 
+int run_command_line(int argc, char** argv);  // returns the exit status of the process
+
 void add_run(CLI::App& app, int& status);
 void add_resume(CLI::App& app, int& status);
 void add_list(CLI::App& app, int& status);

@@ -1,4 +1,4 @@
-// The binary: finds the command, says what is wrong with a command line.
+// Finds the command, says what is wrong with a command line.
 #include <CLI/CLI.hpp>
 
 #include "base/log.hpp"
@@ -7,9 +7,8 @@
 #include "cli/output.hpp"
 #include "control/runtime_dir.hpp"
 
+namespace stasis::cli {
 namespace {
-
-using namespace stasis;
 
 // The command that a bad line meant, for the hint: "stasis snapshot show".
 std::string meant_command(const CLI::App& app) {
@@ -20,13 +19,13 @@ std::string meant_command(const CLI::App& app) {
 
 int explain(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);  // --help
-  cli::print_error({ErrorCode::usage, "command line", error.what(), fmt::format("see '{} --help'", meant_command(app))}, false);
-  return cli::kUsage;
+  print_error({ErrorCode::usage, "command line", error.what(), fmt::format("see '{} --help'", meant_command(app))}, false);
+  return kUsage;
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int run_command_line(int argc, char** argv) {
   CLI::App app("Stasis: virtual machines that can be put to sleep and woken anywhere.", "stasis");
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
@@ -38,15 +37,15 @@ int main(int argc, char** argv) {
     if (verbose) log::set_level(log::Level::info);
   });
   int status = 0;
-  cli::add_run(app, status);
-  cli::add_resume(app, status);
-  cli::add_list(app, status);
-  cli::add_info(app, status);
-  cli::add_verbs(app, status);
-  cli::add_console(app, status);
-  cli::add_saves(app, status);
-  cli::add_snapshot(app, status);
-  cli::add_version(app, status);
+  add_run(app, status);
+  add_resume(app, status);
+  add_list(app, status);
+  add_info(app, status);
+  add_verbs(app, status);
+  add_console(app, status);
+  add_saves(app, status);
+  add_snapshot(app, status);
+  add_version(app, status);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -54,3 +53,5 @@ int main(int argc, char** argv) {
   }
   return status;
 }
+
+}  // namespace stasis::cli
