@@ -43,6 +43,7 @@ Result<> take_config_file(RunOptions& options) {
   take(options.cpus, file.cpus);
   take(options.engine, file.engine);
   take(machine.console, file.console);
+  take(options.rtc, file.rtc);
   take(machine.pace, file.pace);
   if (file.debugcon && file.debugcon->empty()) file.debugcon = "stdio";  // `debugcon = true`
   take(machine.debugcon, file.debugcon);
@@ -51,6 +52,7 @@ Result<> take_config_file(RunOptions& options) {
   options.debug_exit |= file.debug_exit.value_or(false);
   machine.no_reboot |= file.no_reboot.value_or(false);
   machine.detach |= file.detach.value_or(false);
+  machine.paused |= file.paused.value_or(false);
   return {};
 }
 

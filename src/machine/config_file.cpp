@@ -127,6 +127,21 @@ Result<> read_debugcon(const Value& value, std::optional<std::string>& out) {
   return read_stream(value, out);
 }
 
+Result<> read_rtc(const Value& value, std::optional<std::string>& out) {
+  constexpr const char* kAllowed = "\"now\" or an integer of seconds since 1970-01-01 UTC";
+  if (value.node.is_integer()) {
+    std::optional<u64> seconds;
+    STASIS_TRY(read_count(value, 0, static_cast<u64>(INT64_MAX), seconds));
+    out = fmt::format("{}", *seconds);
+    return {};
+  }
+  const std::string* text = value.text();
+  if (!text) return value.wrong_type(kAllowed);
+  if (*text != "now") return value.refuse(fmt::format("\"{}\"", text->substr(0, 64)), kAllowed);
+  out = *text;
+  return {};
+}
+
 Result<> read_cpus(const Value& value, std::optional<u32>& out) {
   std::optional<u64> number;
   STASIS_TRY(read_count(value, 1, 16, number));
@@ -151,11 +166,13 @@ constexpr auto kKeys = std::to_array<Key>({
     {"cpus", [](const Value& v, C& c) { return read_cpus(v, c.cpus); }},
     {"engine", [](const Value& v, C& c) { return read_choice(v, kEngines, c.engine); }},
     {"console", [](const Value& v, C& c) { return read_stream(v, c.console); }},
+    {"rtc", [](const Value& v, C& c) { return read_rtc(v, c.rtc); }},
     {"pace", [](const Value& v, C& c) { return read_choice(v, kPaces, c.pace); }},
     {"debugcon", [](const Value& v, C& c) { return read_debugcon(v, c.debugcon); }},
     {"debug-exit", [](const Value& v, C& c) { return read_flag(v, c.debug_exit); }},
     {"no-reboot", [](const Value& v, C& c) { return read_flag(v, c.no_reboot); }},
     {"detach", [](const Value& v, C& c) { return read_flag(v, c.detach); }},
+    {"paused", [](const Value& v, C& c) { return read_flag(v, c.paused); }},
     {"stop-at", [](const Value& v, C& c) { return read_count(v, 0, static_cast<u64>(INT64_MAX), c.stop_at); }},
     {"suspend-to", [](const Value& v, C& c) { return read_path(v, c.suspend_to); }},
 });

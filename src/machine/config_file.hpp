@@ -21,11 +21,13 @@ struct ConfigFile {
   std::optional<u32> cpus;
   std::optional<std::string> engine;        // auto, soft, kvm
   std::optional<std::string> console;       // stdio, none, file:PATH, unix:PATH
+  std::optional<std::string> rtc;           // now, or seconds since 1970
   std::optional<std::string> pace;          // host, fast
   std::optional<std::string> debugcon;      // as console; `true` in the file: empty text
   std::optional<bool> debug_exit;
   std::optional<bool> no_reboot;
   std::optional<bool> detach;
+  std::optional<bool> paused;
   std::optional<u64> stop_at;               // instructions
   std::optional<std::string> suspend_to;
 };

@@ -30,6 +30,8 @@ cpus = 2
 engine = "soft"
 console = "unix:run/console"
 pace = "fast"
+rtc = 1_700_000_000
+paused = true
 debugcon = "file:/tmp/e9"
 debug-exit = true
 no-reboot = true
@@ -46,6 +48,8 @@ suspend-to = "../a.stasis"
   EXPECT_EQ(c.engine, "soft");
   EXPECT_EQ(c.console, "unix:conf/run/console");
   EXPECT_EQ(c.pace, "fast");
+  EXPECT_EQ(c.rtc, "1700000000");
+  EXPECT_EQ(c.paused, true);
   EXPECT_EQ(c.debugcon, "file:/tmp/e9");
   EXPECT_EQ(c.debug_exit, true);
   EXPECT_EQ(c.no_reboot, true);
@@ -64,6 +68,7 @@ TEST(ConfigFile, alternatives) {
   EXPECT_EQ(good("debugcon = true").debugcon, "");
   EXPECT_FALSE(good("debugcon = false").debugcon);
   EXPECT_EQ(good("console = 'stdio'").console, "stdio");
+  EXPECT_EQ(good("rtc = 'now'").rtc, "now");
   EXPECT_EQ(good("kernel = 'k'", "web.toml").kernel, "k");
   EXPECT_EQ(good("kernel = 'k'", "/etc/web.toml").kernel, "/etc/k");
 }
@@ -82,6 +87,8 @@ TEST(ConfigFile, wrong_types_and_values) {
   expect_refused("memory = 1.5", {"float"});
   expect_refused("memory = -4096", {"-4096"});
   expect_refused("engine = 'turbo'", {"engine", "turbo", "auto, soft, kvm"});
+  expect_refused("rtc = 'noon'", {"rtc", "noon", "now"});
+  expect_refused("rtc = -5", {"-5"});
   expect_refused("pace = true", {"boolean", "host, fast"});
   expect_refused("console = 'tty'", {"console", "tty", "file:PATH"});
   expect_refused("console = 'file:'", {"file:PATH"});
