@@ -35,7 +35,7 @@ void poke(void* at, T value) { std::memcpy(at, &value, sizeof(T)); }
 
 // The host's bytes of an access within one page that the TLB knows, else null.
 template <class T>
-const u8* readable(Cpu& cpu, u64 linear) {
+[[gnu::always_inline]] inline const u8* readable(Cpu& cpu, u64 linear) {
   const TlbEntry& entry = cpu.tlb->read[linear >> 12 & (kTlbEntries - 1)];
   if (((linear + (sizeof(T) - 1)) & ~0xfffull) != entry.tag) [[unlikely]] return nullptr;
   const u8* const at = reinterpret_cast<const u8*>(linear + entry.addend);
@@ -43,7 +43,7 @@ const u8* readable(Cpu& cpu, u64 linear) {
   return at;
 }
 template <class T>
-u8* writable(Cpu& cpu, u64 linear) {
+[[gnu::always_inline]] inline u8* writable(Cpu& cpu, u64 linear) {
   const TlbEntry& entry = cpu.tlb->write[linear >> 12 & (kTlbEntries - 1)];
   if (((linear + (sizeof(T) - 1)) & ~0xfffull) != entry.tag) [[unlikely]] return nullptr;
   u8* const at = reinterpret_cast<u8*>(linear + entry.addend);

@@ -145,12 +145,23 @@ void op_enter(Cpu& cpu, const Op* op) {
   STASIS_NEXT(cpu, op);
 }
 template <class T>
-void op_leave(Cpu& cpu, const Op* op) {
+[[gnu::noinline]] void op_leave_any(Cpu& cpu, const Op* op) {
   const u64 from = stack_cut(op, cpu.r[kRbp]);
   const Loaded value = stack_read<T>(cpu, op, from);
   if (!value.ok) return;
   set_stack_pointer(cpu, op, from + sizeof(T));
   cpu.set_reg<T>(kRbp * 8, static_cast<T>(value.value));
+  STASIS_NEXT(cpu, op);
+}
+
+// 64-bit code.
+template <class T>
+void op_leave(Cpu& cpu, const Op* op) {
+  const u64 from = cpu.r[kRbp];
+  const u8* at = readable<T>(cpu, from);
+  if (!at) [[unlikely]] return op_leave_any<T>(cpu, op);
+  cpu.r[kRsp] = from + sizeof(T);
+  cpu.set_reg<T>(kRbp * 8, peek<T>(at));
   STASIS_NEXT(cpu, op);
 }
 
@@ -207,7 +218,10 @@ Bound bind_stack(const Decoded& in, Op& op) {
       return bound(op, by_wide(in.instruction.operand_width, [](auto t) -> Handler { return op_enter<typename decltype(t)::type>; }));
     case ZYDIS_MNEMONIC_LEAVE:
       op.segment = kSs;
-      return bound(op, by_wide(in.instruction.operand_width, [](auto t) -> Handler { return op_leave<typename decltype(t)::type>; }));
+      return bound(op, by_wide(in.instruction.operand_width, [&in](auto t) -> Handler {
+                     using T = typename decltype(t)::type;
+                     return in.long_mode ? op_leave<T> : op_leave_any<T>;
+                   }));
     default: op.extra = 0; return Bound::no;
   }
 }
