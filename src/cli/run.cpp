@@ -120,7 +120,9 @@ Result<int> run(RunOptions& options) {
   if (options.kernel) options.kernel = absolute_path(*options.kernel);
   return run_session(session, [&](const MachineSinks& sinks) -> Result<std::unique_ptr<Machine>> {
     STASIS_TRY_SET(BootImages images, boot_images(options));
-    return Machine::boot(config, std::move(images), sinks);
+    auto machine = Machine::boot(config, std::move(images), sinks);
+    if (!machine && machine.error().object.starts_with("kernel")) machine.error().object += " " + *options.kernel;
+    return machine;
   });
 }
 

@@ -67,13 +67,13 @@ std::string json_of(const Ending& ending, const VmInfo& info) {
                      status_of(ending), info.retired, info.guest_ns);
 }
 
-void tell(const Ending& ending, const VmInfo& info, bool json) {
+void tell(const Ending& ending, const VmInfo& info, bool json, bool console_is_stdio) {
   const std::string object = "machine " + info.name;
   if (ending.outcome == Outcome::failed) print_error(ending.error, json);
   if (ending.outcome == Outcome::crashed && !json)
     print_error({ErrorCode::state, object, fmt::format("the guest crashed (triple fault) after {} instructions", info.retired),
                  "resume an earlier snapshot with --stop-at to look at the moments before"}, false);
-  if (json) print(json_of(ending, info));
+  if (json) print((console_is_stdio ? "\n" : "") + json_of(ending, info));  // on a line of its own
 }
 
 Result<int> run_here(const SessionOptions& options, const MakeMachine& make_machine, Detached& detached) {
@@ -95,7 +95,7 @@ Result<int> run_here(const SessionOptions& options, const MakeMachine& make_mach
   Vm vm(std::move(machine), hub, std::move(vm_options));
   control::VmTarget target(vm, hub);
   stopper.watch(&vm);
-  STASIS_TRY(console->start([&](Bytes bytes) { return vm.console_input(bytes), bytes.size(); }, [&] { stopper.stop(); }));
+  STASIS_TRY(console->start([&](Bytes bytes) { return vm.console_input(bytes); }, [&] { stopper.stop(); }));
   STASIS_TRY_SET(const auto server, control::Server::start(std::move(claimed), target));
   const Result<> ready = detached.active() ? detached.ready(name) : Result<>{};
   vm.start();
@@ -106,7 +106,7 @@ Result<int> run_here(const SessionOptions& options, const MakeMachine& make_mach
   debug_console->close();
   stopper.forget();
   STASIS_TRY(ready);
-  tell(ending, vm.info(), options.json);
+  tell(ending, vm.info(), options.json, options.console.kind == host::ConsoleKind::stdio);
   return status_of(ending);
 }
 

@@ -14,10 +14,7 @@ Result<SaveReport> VmTarget::suspend(const std::string& path) { return vm_.suspe
 Result<> VmTarget::cancel_save() { return vm_.cancel_save(); }
 Result<std::string> VmTarget::digest() { return vm_.digest(); }
 
-std::size_t VmTarget::console_input(Bytes bytes) {
-  vm_.console_input(bytes);
-  return bytes.size();
-}
+std::size_t VmTarget::console_input(Bytes bytes) { return vm_.console_input(bytes); }
 
 u64 VmTarget::add_console_listener(std::function<void(Bytes)> listener) { return console_.add(std::move(listener)); }
 void VmTarget::remove_console_listener(u64 id) { console_.remove(id); }

@@ -11,6 +11,7 @@
 namespace stasis {
 namespace {
 
+constexpr std::size_t kMostInput = 64 * kKiB;  // a guest that does not read must not fill the host's memory
 constexpr u64 kSlice = 2'000'000;  // instructions between looks at the outside; kick() cuts it short
 
 std::unexpected<Error> has_ended(const std::string& name) {
@@ -139,13 +140,16 @@ Result<> Vm::cancel_save() {
   return {};
 }
 
-void Vm::console_input(Bytes bytes) {
+std::size_t Vm::console_input(Bytes bytes) {
   {
     const std::lock_guard lock(mutex_);
+    bytes = bytes.first(std::min(bytes.size(), kMostInput - input_.size()));
     input_.insert(input_.end(), bytes.begin(), bytes.end());
   }
+  if (bytes.empty()) return 0;
   wake_.notify_all();
   machine_->kick();
+  return bytes.size();
 }
 
 VmInfo Vm::info() {

@@ -91,8 +91,8 @@ class Vm {
   Result<> cancel_save();         // the save in progress, if any, returns `cancelled`, and the guest goes on
   Result<std::string> digest();
 
-  // To COM1: bytes queue up until the UART takes them. (From it: ConsoleHub.)
-  void console_input(Bytes bytes);
+  // To COM1: bytes queue up until the UART takes them; returns how many found room. (From it: ConsoleHub.)
+  std::size_t console_input(Bytes bytes);
 
  private:
   struct Request {
