@@ -1,4 +1,8 @@
 // MOV MOVZX MOVSX MOVSXD MOVNTI LEA XLAT BSWAP.
+#include <algorithm>
+
+#include <algorithm>
+
 #include "cpu/soft/integer.hpp"
 
 namespace stasis::soft {
@@ -69,7 +73,8 @@ Handler choose_extend_from(const Decoded& in, Op& op) {
   return on_source<Unsigned, Extend<T, S>>;
 }
 Handler choose_extend(const Decoded& in, Op& op, bool sign) {
-  const unsigned width = in.operands[1].size;
+  // With a 16-bit target MOVSXD reads 16 bits, whatever Zydis says.
+  const unsigned width = std::min<unsigned>(in.operands[1].size, in.operands[0].size);
   return by_wide(in.operands[0].size, [&](auto t) -> Handler {
     using T = typename decltype(t)::type;
     switch (width) {

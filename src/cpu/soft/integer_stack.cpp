@@ -1,5 +1,6 @@
 // PUSH POP PUSHA POPA ENTER LEAVE. Segment registers are popped elsewhere (system).
 #include "cpu/soft/integer.hpp"
+#include "cpu/soft/mmu.hpp"
 
 namespace stasis::soft {
 namespace {
@@ -13,14 +14,21 @@ void set_stack_register(Cpu& cpu, const Op* op, u8 slot, u64 value) {
 }
 void set_stack_pointer(Cpu& cpu, const Op* op, u64 value) { set_stack_register(cpu, op, kRsp, value); }
 
+// The stack's own fault: op->segment may be that of another operand.
+Linear stack_at(Cpu& cpu, const Op* op, u64 offset, unsigned size, bool write) {
+  if (!cpu.long_mode) return linear_of(cpu, op, kSs, offset, size, write);
+  if (is_canonical(offset) && is_canonical(offset + size - 1)) return {offset, true};
+  cpu.raise(op, kSsFault, 0);
+  return {0, false};
+}
 template <class T>
 bool stack_write(Cpu& cpu, const Op* op, u64 offset, T value) {
-  const Linear at = linear_of(cpu, op, kSs, offset, sizeof(T), true);
+  const Linear at = stack_at(cpu, op, offset, sizeof(T), true);
   return at.ok && cpu.write<T>(at.address, value, op);
 }
 template <class T>
 Loaded stack_read(Cpu& cpu, const Op* op, u64 offset) {
-  const Linear at = linear_of(cpu, op, kSs, offset, sizeof(T), false);
+  const Linear at = stack_at(cpu, op, offset, sizeof(T), false);
   if (!at.ok) return {0, false};
   return cpu.read<T>(at.address, op);
 }
@@ -138,7 +146,7 @@ void op_enter(Cpu& cpu, const Op* op) {
   }
   at = stack_cut(op, at - (op->imm & 0xffff));
   // The new top must be writable; nothing is written there.
-  const Linear top = linear_of(cpu, op, kSs, at, sizeof(T), true);
+  const Linear top = stack_at(cpu, op, at, sizeof(T), true);
   if (!top.ok || !cpu.read_for_write(top.address, sizeof(T), op).ok) return;
   cpu.set_reg<T>(kRbp * 8, static_cast<T>(frame));
   set_stack_pointer(cpu, op, at);

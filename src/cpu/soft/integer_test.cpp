@@ -192,6 +192,27 @@ TEST(Integer, AFaultingPopKeepsTheStackPointer) {
   EXPECT_EQ(g.get<u64>(g.s.gpr[kRsp] + 32), Guest::kStack);  // RSP in the frame
 }
 
+TEST(Integer, TheStackFaultsAsTheStack) {
+  Guest g;
+  g.s.gpr[kRdi] = Guest::kData, g.s.gpr[kRsp] = 1ull << 47;
+  g.run({0x8f, 0x07});  // pop [rdi]: no frame can be pushed, so a double and a triple fault follow; nothing is stored
+  EXPECT_EQ(g.s.activity, Activity::shutdown);
+  Guest h;
+  h.s.gpr[kRdi] = 1ull << 47;
+  EXPECT_EQ(h.run({0xff, 0x37}).exception(), 13);  // push [rdi]
+  Guest i;
+  i.s.gpr[kRbp] = 1ull << 47;
+  EXPECT_EQ(i.run({0xc9}).exception(), 12);  // leave
+}
+
+TEST(Integer, SixteenBitMovsxdReadsTwoBytes) {
+  Guest g;
+  g.s.gpr[kRdi] = Guest::kAbsent - 2;
+  g.put<u16>(Guest::kAbsent - 2, 0x8765);
+  EXPECT_EQ(g.run({0x66, 0x63, 0x07}).exception(), -1);
+  EXPECT_EQ(g.s.gpr[kRax], 0x8765u);
+}
+
 TEST(Integer, EnterWithNesting) {
   Guest g;
   g.s.gpr[kRbp] = Guest::kData;
