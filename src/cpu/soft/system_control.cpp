@@ -208,7 +208,6 @@ Bound bind_control(const Decoded& in, Op& op) {
     case ZYDIS_MNEMONIC_INVLPG:
     case ZYDIS_MNEMONIC_WBINVD:
     case ZYDIS_MNEMONIC_INVD: op.fn = privileged_nothing; return Bound::goes_on;
-    case ZYDIS_MNEMONIC_CLFLUSH:
     case ZYDIS_MNEMONIC_LFENCE:
     case ZYDIS_MNEMONIC_MFENCE:
     case ZYDIS_MNEMONIC_SFENCE:

@@ -46,6 +46,13 @@ bool store_small(Cpu& cpu, const Op* op, u64 value) {
                      : cpu.write<u8>(linear, static_cast<u8>(value), op);
 }
 
+bool masked_writable(Cpu& cpu, const Op* op, u64 linear, unsigned mask) {
+  for (unsigned half = 0; half < 2; ++half) {
+    if (mask >> 8 * half & 0xff && !cpu.read_for_write(linear + 8 * half, 8, op).ok) return false;
+  }
+  return true;
+}
+
 void rotate_to_zero(FpuState& fpu) {
   const unsigned top = fpu.fsw >> 11 & 7;
   std::rotate(fpu.st.begin(), fpu.st.begin() + ((8 - top) & 7), fpu.st.end());

@@ -115,6 +115,10 @@ Loaded load_small(Cpu& cpu, const Op* op);
 bool store_small(Cpu& cpu, const Op* op, u64 value);
 inline constexpr u8 kSizeBits = 0x7f;
 
+// Before the bytes of `mask` are stored one by one at `linear`: every quadword with such a byte may be written, so no
+// store can fail half way.
+bool masked_writable(Cpu& cpu, const Op* op, u64 linear, unsigned mask);
+
 // ---- MMX registers: the low 64 bits of the physical x87 registers ------------------------------------------------
 inline u8* mmx_bytes(Cpu& cpu, unsigned index) {
   return cpu.fpu.st[(index - (cpu.fpu.fsw >> 11)) & 7].data();

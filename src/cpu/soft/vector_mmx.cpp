@@ -39,7 +39,9 @@ void load(Cpu& cpu, const Op* op) {
   STASIS_NEXT(cpu, op);
 }
 void store(Cpu& cpu, const Op* op) {
-  if (!mmx_allowed(cpu, op) || !store_small(cpu, op, mmx(cpu, op->src))) return;
+  if (!mmx_allowed(cpu, op)) return;
+  if (cpu.fpu.fsw & kFswTop) rotate_to_zero(cpu.fpu);  // even when the store faults, which leaves the tags alone
+  if (!store_small(cpu, op, mmx(cpu, op->src))) return;
   enter_mmx(cpu);
   STASIS_NEXT(cpu, op);
 }
@@ -73,17 +75,14 @@ void insert(Cpu& cpu, const Op* op) {
 }
 void store_masked(Cpu& cpu, const Op* op) {  // MASKMOVQ
   if (!mmx_allowed(cpu, op)) return;
+  enter_mmx(cpu);  // even when the store faults
   const u64 data = mmx(cpu, op->dst), mask = mmx(cpu, op->src) & 0x8080'8080'8080'8080;
   const u64 linear = AnyAddress::linear(cpu, op);
   if (!AnyAddress::check(cpu, op, linear, 8, true)) return;
-  if (mask) {  // both pages it may touch first: then no store can fail half way
-    const unsigned first = static_cast<unsigned>(std::countr_zero(mask)) / 8, last = static_cast<unsigned>(std::bit_width(mask) - 1) / 8;
-    if (!cpu.read_for_write(linear + first, 1, op).ok || !cpu.read_for_write(linear + last, 1, op).ok) return;
-    for (unsigned i = first; i <= last; ++i) {
-      if (mask >> (i * 8 + 7) & 1 && !cpu.write<u8>(linear + i, static_cast<u8>(data >> i * 8), op)) return;
-    }
+  if (!masked_writable(cpu, op, linear, static_cast<unsigned>(_mm_movemask_epi8(_mm_cvtsi64_si128(static_cast<i64>(mask)))))) return;
+  for (unsigned i = 0; i < 8; ++i) {
+    if (mask >> (i * 8 + 7) & 1 && !cpu.write<u8>(linear + i, static_cast<u8>(data >> i * 8), op)) return;
   }
-  enter_mmx(cpu);
   STASIS_NEXT(cpu, op);
 }
 void empty(Cpu& cpu, const Op* op) {  // EMMS
@@ -114,15 +113,15 @@ void vector_to_quadword(Cpu& cpu, const Op* op) {  // MOVDQ2Q
 void invoke_to_vector(Cpu& cpu, const Op* op) {
   set_scratch_vector(cpu, 2, reinterpret_cast<FromGeneralCode>(op->imm)(scratch_vector(cpu, 0), peek<u64>(cpu.scratch + 16)));
 }
-// CVTPI2PS, CVTPI2PD. The latter leaves the x87 state alone when its source is memory.
+// CVTPI2PS, CVTPI2PD: leave the x87 state alone when their source is memory.
 template <bool kEnters>
 void convert_to_vector(Cpu& cpu, const Op* op) {
   u64 source;
   if (!(kEnters ? both_allowed(cpu, op) : sse_allowed(cpu, op)) || !get_source(cpu, op, source)) return;
+  if constexpr (kEnters) enter_mmx(cpu);  // even when #XM follows
   set_scratch_vector(cpu, 0, xmm(cpu, op->dst));
   poke<u64>(cpu.scratch + 16, source);
   if (!run_with_guest_mxcsr(cpu, op, invoke_to_vector)) return;
-  if constexpr (kEnters) enter_mmx(cpu);
   set_xmm(cpu, op->dst, scratch_vector(cpu, 2));
   STASIS_NEXT(cpu, op);
 }
@@ -134,9 +133,9 @@ void convert_to_mmx(Cpu& cpu, const Op* op) {  // CVTxPS2PI, CVTxPD2PI
   if (!both_allowed(cpu, op)) return;
   if (!op->extra) source = xmm(cpu, op->src);
   else if (!load_operand(cpu, op, source)) return;
+  enter_mmx(cpu);  // even when #XM follows
   set_scratch_vector(cpu, 1, source);
   if (!run_with_guest_mxcsr(cpu, op, invoke_to_mmx)) return;
-  enter_mmx(cpu);
   set_mmx(cpu, op->dst, peek<u64>(cpu.scratch + 32));
   STASIS_NEXT(cpu, op);
 }
@@ -189,7 +188,7 @@ Bound bind_conversion(const Decoded& in, Op& op) {
   if (is_xmm(o[0])) {
     op.dst = xmm_offset(o[0].reg.value);
     op.imm = in.thunks.get(ThunkKind::mmx_to_vector, normal_form(in, 0, 1, false));
-    const bool enters = in.instruction.mnemonic == ZYDIS_MNEMONIC_CVTPI2PS || !is_memory(o[1]);
+    const bool enters = !is_memory(o[1]);
     return bound(op, enters ? convert_to_vector<true> : convert_to_vector<false>);
   }
   op.dst = mmx_number(o[0]);
@@ -220,9 +219,11 @@ Bound bind_compute(const Decoded& in, Op& op) {
 Bound bind_mmx(const Decoded& in, Op& op) {
   const auto* o = in.operands;
   if (in.instruction.mnemonic == ZYDIS_MNEMONIC_EMMS) return bound(op, empty);
+  const auto mnemonic = in.instruction.mnemonic;
+  if (mnemonic == ZYDIS_MNEMONIC_CVTPI2PS || mnemonic == ZYDIS_MNEMONIC_CVTPI2PD) return bind_conversion(in, op);
   const unsigned count = in.instruction.operand_count_visible;
   if (count < 2 || (!is_mmx(o[0]) && !is_mmx(o[1]))) return Bound::no;
-  switch (in.instruction.mnemonic) {
+  switch (mnemonic) {
     case ZYDIS_MNEMONIC_MOVD: return bind_move<u32>(in, op);
     case ZYDIS_MNEMONIC_MOVQ: case ZYDIS_MNEMONIC_MOVNTQ: return bind_move<u64>(in, op);
     case ZYDIS_MNEMONIC_MASKMOVQ: return bind_masked_store(in, op);

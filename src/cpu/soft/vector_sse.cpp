@@ -153,12 +153,9 @@ void store_masked(Cpu& cpu, const Op* op) {
   const unsigned mask = static_cast<unsigned>(_mm_movemask_epi8(xmm(cpu, op->src)));
   const u64 linear = AnyAddress::linear(cpu, op);
   if (!AnyAddress::check(cpu, op, linear, 16, true)) return;
-  if (mask) {  // both pages it may touch first: then no store can fail half way
-    const unsigned first = static_cast<unsigned>(std::countr_zero(mask)), last = static_cast<unsigned>(std::bit_width(mask)) - 1;
-    if (!cpu.read_for_write(linear + first, 1, op).ok || !cpu.read_for_write(linear + last, 1, op).ok) return;
-    for (unsigned i = first; i <= last; ++i) {
-      if (mask >> i & 1 && !cpu.write<u8>(linear + i, xmm_bytes(cpu, op->dst)[i], op)) return;
-    }
+  if (!masked_writable(cpu, op, linear, mask)) return;
+  for (unsigned i = 0; i < 16; ++i) {
+    if (mask >> i & 1 && !cpu.write<u8>(linear + i, xmm_bytes(cpu, op->dst)[i], op)) return;
   }
   STASIS_NEXT(cpu, op);
 }
@@ -202,6 +199,9 @@ void bind_source(const Decoded& in, Op& op, const ZydisDecodedOperand& operand, 
   op.fn = !flat ? handlers.any : aligned ? handlers.flat16 : size == 8 ? handlers.flat8 : size == 4 ? handlers.flat4 : handlers.any;
 }
 
+bool rounds(ZydisMnemonic mnemonic) {  // typed as integers by Zydis
+  return mnemonic == ZYDIS_MNEMONIC_ROUNDSS || mnemonic == ZYDIS_MNEMONIC_ROUNDSD || mnemonic == ZYDIS_MNEMONIC_ROUNDPS || mnemonic == ZYDIS_MNEMONIC_ROUNDPD;
+}
 bool is_float(const ZydisDecodedOperand& o) {
   return o.element_type == ZYDIS_ELEMENT_TYPE_FLOAT32 || o.element_type == ZYDIS_ELEMENT_TYPE_FLOAT64;
 }
@@ -306,7 +306,7 @@ Bound bind_sse(const Decoded& in, Op& op) {
     op.fn = kHandlers<Integer>.on_register;
     return Bound::goes_on;
   }
-  const bool moves = !(is_float(o[0]) || is_float(o[1])) || only_moves(in.instruction.mnemonic);
+  const bool moves = !(is_float(o[0]) || is_float(o[1]) || rounds(in.instruction.mnemonic)) || only_moves(in.instruction.mnemonic);
   return bind_thunk(in, op, ThunkKind::vector, moves ? kHandlers<Integer> : kHandlers<Floating>, 0);
 }
 

@@ -188,12 +188,16 @@ bool fx_operand(Cpu& cpu, const Op* op, u64& linear, bool write) {
   if (not_available(cpu, op)) return false;
   linear = AnyAddress::linear(cpu, op);
   if (!AnyAddress::check(cpu, op, linear, kFxSize, write)) return false;
-  if (linear & 15) return cpu.raise(op, kGp, 0), false;
+  // Here, and not for operands of 16 bytes, an address that is not canonical is seen before alignment.
+  const bool stack = cpu.long_mode && op->segment == kSs && !is_canonical(linear);
+  if (linear & 15) return cpu.raise(op, stack ? kSsFault : kGp, 0), false;
   return true;
 }
 [[gnu::noinline]] bool fxsave_all(Cpu& cpu, const Op* op) {
   u64 linear;
   if (!fx_operand(cpu, op, linear, true)) return false;
+  // The bytes that are not written must be writable too.
+  if (!cpu.read_for_write(linear, 1, op).ok || !cpu.read_for_write(linear + kFxSize - 1, 1, op).ok) return false;
   const FpuState& fpu = cpu.fpu;
   u8* const out = cpu.scratch;
   std::memset(out, 0, kFxHeader);
