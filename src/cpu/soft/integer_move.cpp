@@ -1,8 +1,6 @@
 // MOV MOVZX MOVSX MOVSXD MOVNTI LEA XLAT BSWAP.
 #include <algorithm>
 
-#include <algorithm>
-
 #include "cpu/soft/integer.hpp"
 
 namespace stasis::soft {

@@ -20,13 +20,7 @@ bool AnyAddress::check_segment(Cpu& cpu, const Op* op, u64 offset, unsigned size
 }
 
 Linear linear_of(Cpu& cpu, const Op* op, Segment segment, u64 offset, unsigned size, bool write) {
-  if (cpu.long_mode) {
-    const u64 linear = segment >= kFs ? offset + cpu.segment_base[segment] : offset;
-    // The access itself would raise by the op's own segment, which need not be the stack's.
-    if (is_canonical(linear) && is_canonical(linear + size - 1)) [[likely]] return {linear, true};
-    cpu.raise(op, segment == kSs ? kSsFault : kGp, 0);
-    return {linear, false};
-  }
+  if (cpu.long_mode) return {segment >= kFs ? offset + cpu.segment_base[segment] : offset, true};
   const SegmentState& s = cpu.seg[segment];
   const u64 last = offset + size - 1;
   const bool code = s.type() & 8;
