@@ -24,7 +24,7 @@
 using namespace stasis;
 namespace {
 
-constexpr u64 kTypicalRun = 2'600'000'000;  // instructions; only spaces the points
+constexpr u64 kTypicalRun = 1'800'000'000;  // instructions; only spaces the points
 
 [[noreturn]] void die(const std::string& text) {
   fmt::print("walk: FAILED: {}\n", text);
@@ -81,23 +81,25 @@ bool is_at(Place place, const Machine& machine, const VcpuState& before, const V
   }
 }
 
-// From where the machine stands, the nearest instruction boundary of the kind looked for, within reach.
-// `before`: the state one instruction earlier, when steps were taken. False: the guest switched itself off.
+// Moves on to an instruction boundary of the kind looked for, if one is near. `before`: the state one step earlier,
+// when steps were single. False: the guest switched itself off.
 bool seek(Machine& machine, Place place, VcpuState& before) {
-  if (place == kHalted) {
-    for (unsigned slice = 0; slice < 3000; ++slice) {
-      const MachineEvent event = machine.run(machine.retired() + 20'000);
-      if (event == MachineEvent::power_off) return false;
-      if (event == MachineEvent::idle) return true;
-    }
-    return true;
-  }
+  struct Search {
+    u64 stride, tries;
+  };
+  static constexpr Search kSearches[kPlaces] = {{1, 1}, {3000, 1500}, {400, 12'000}, {1, 60'000}, {1, 60'000}, {20'000, 1500}};
+  const auto [stride, tries] = kSearches[place];
   before = machine.vcpu();
-  for (unsigned step = 0; step < 60'000; ++step) {
+  for (u64 attempt = 0; attempt < tries; ++attempt) {
     const VcpuState now = machine.vcpu();
     if (is_at(place, machine, before, now)) return true;
     before = now;
-    if (!run_to(machine, machine.retired() + 1)) return false;
+    if (place == kHalted) {
+      const MachineEvent event = machine.run(machine.retired() + stride);  // an idle machine stays where it halted
+      if (event == MachineEvent::power_off) return false;
+    } else if (!run_to(machine, machine.retired() + stride)) {
+      return false;
+    }
   }
   return true;
 }
@@ -131,7 +133,7 @@ int main(int argc, char** argv) {
   const std::string live_file = scratch + "/live.stasis", chain_file = scratch + "/chain.stasis", again_file = scratch + "/again.stasis";
 
   const MachineConfig config{.memory_bytes = 96 * kMiB, .start_time = 1'750'000'000};
-  const BootImages images{bytes_of(guest + "/vmlinuz"), bytes_of(guest + "/initramfs.gz"), "console=ttyS0 stasis=work:4:12"};
+  const BootImages images{bytes_of(guest + "/vmlinuz"), bytes_of(guest + "/initramfs.gz"), "console=ttyS0 stasis=mix:400"};
   auto reference = must(Machine::boot(config, images, {}), "boot");
   auto live = must(Machine::boot(config, images, {}), "boot");
 
