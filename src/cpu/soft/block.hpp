@@ -62,6 +62,7 @@ inline u64 Cpu::retired_before(const Op* op) const {
 #define STASIS_GO_LINK(cpu, to, which)                                       \
   do {                                                                       \
     STASIS_TRY_ENTRY(cpu, to, (cpu).block->links[which]);                    \
+    STASIS_TRY_ENTRY(cpu, to, (cpu).jump[jump_index(to)]);                   \
     (cpu).open_link = &(cpu).block->links[which];                            \
     (cpu).rip = (to);                                                        \
     return;                                                                  \

@@ -27,11 +27,15 @@ constexpr unsigned filter_bit(u64 linear) { return static_cast<unsigned>((linear
 }  // namespace
 
 Mmu::Mmu(Cpu& cpu, GuestMemory& memory, CodeCache& code)
-    : cpu_(cpu), memory_(memory), code_(code), spaces_(new Space[kSpaces]), space_(&spaces_[0]) {
+    : cpu_(cpu), memory_(memory), code_(code), spaces_(new Space[kSpaces]), kernels_(new KernelView[kSpaces]), space_(&spaces_[0]) {
   flags_.reset(lazy_array<u8>(memory.pages()));
   stores_.reset(lazy_array<u8>(memory.pages()));
   leaf_.reset(lazy_array<u64>(memory.pages()));
-  for (auto& table : jumps_) table.reset(new JumpEntry[1ull << kJumpBits]);
+  kernel_jumps_.reset(new JumpEntry[1ull << kJumpBits]);
+  for (unsigned i = 0; i < kSpaces; ++i) {
+    spaces_[i].user_jumps.reset(new JumpEntry[1ull << kJumpBits]);
+    spaces_[i].kernel = &kernels_[i];
+  }
 }
 
 // ---- what was changed ---------------------------------------------------------------------------------------
@@ -49,6 +53,7 @@ void Mmu::paging_changed() {
 }
 
 void Mmu::cr3_changed() {
+  if (!(cpu_.sys.efer & kEferLma)) flush(nullptr);  // several address spaces are for 64-bit systems
   Space* oldest = &spaces_[0];
   Space* found = nullptr;
   for (unsigned i = 0; i < kSpaces; ++i) {
@@ -60,14 +65,52 @@ void Mmu::cr3_changed() {
     found->cr3 = cpu_.sys.cr3;
     for (unsigned v = 0; v < 3; ++v)
       if (std::exchange(found->used[v], false)) found->views[v] = {};
-    for (unsigned user = 0; user < 2; ++user) {
-      if (std::exchange(found->exec[user].used, false)) found->exec[user].entries.fill({});
-      bump(*found, user, nullptr);
-    }
+    flush(found->user, nullptr);
+    found->kernel = nullptr;
   }
+  join_kernel(*found, space_->kernel);
   found->last_used = ++clock_;
   space_ = found;
   select();
+}
+
+// Does a walk from `cr3` find the same supervisor code?
+bool Mmu::agrees(const KernelView& kernel, u64 cr3) {
+  for (const KernelView::Root& root : kernel.roots) {
+    u64 entry;
+    if (!read_entry((cr3 & kAddress) + root.index * 8, 8, entry) || entry != root.entry) return false;
+  }
+  return true;
+}
+
+void Mmu::join_kernel(Space& space, KernelView* preferred) {
+  for (KernelView* kernel : {preferred, space.kernel}) {
+    if (!kernel || !agrees(*kernel, space.cr3)) continue;
+    if (!kernel->roots.empty()) mark_table((space.cr3 & kAddress) & a20_mask_, 4, 0, 8);
+    space.kernel = kernel;
+    return;
+  }
+  for (unsigned k = 0; k < kSpaces; ++k) {  // as many views as spaces: one is free
+    bool taken = false;
+    for (unsigned i = 0; i < kSpaces; ++i) taken = taken || (&spaces_[i] != &space && spaces_[i].kernel == &kernels_[k]);
+    if (taken) continue;
+    space.kernel = &kernels_[k];
+    flush(kernels_[k], nullptr);
+    kernels_[k].roots.clear();
+    return;
+  }
+}
+
+// The top-level entry that supervisor code at `linear` was just found through.
+void Mmu::add_root(u64 linear) {
+  KernelView& kernel = *space_->kernel;
+  if (!(cpu_.sys.efer & kEferLma)) return;
+  const unsigned index = linear >> 39 & 511;
+  for (const KernelView::Root& root : kernel.roots)
+    if (root.index == index) return;
+  u64 entry;
+  read_entry((space_->cr3 & kAddress) + index * 8, 8, entry);
+  kernel.roots.push_back({index, entry});
 }
 
 void Mmu::select_data() {
@@ -80,7 +123,7 @@ void Mmu::select_data() {
 void Mmu::select() {
   const bool user = cpu_.cpl == 3;
   select_data();
-  cpu_.jump = jumps_[user].get();
+  cpu_.jump = user ? space_->user_jumps.get() : kernel_jumps_.get();
   const SegmentState& cs = cpu_.seg[kCs];
   cpu_.long_mode = (cpu_.sys.efer & kEferLma) && cs.long_mode();
   Context now{.mode = 2};
@@ -88,9 +131,9 @@ void Mmu::select() {
   mode_ = now.mode;
   if (now != context_[user]) {
     context_[user] = now;
-    for (unsigned i = 0; i < kSpaces; ++i) bump(spaces_[i], user, nullptr);
+    for (unsigned i = 0; i < kSpaces; ++i) bump(user ? spaces_[i].user : kernels_[i], nullptr);
   }
-  cpu_.salt = space_->exec[user].salt;
+  cpu_.salt = running_code().salt;
 }
 
 void Mmu::set_a20(bool open) {
@@ -119,27 +162,37 @@ u64 Mmu::next_salt() {
   if (++epoch_ >= 0x7f00) {  // salts use bits 48..62, where canonical addresses have copies of one bit
     epoch_ = 1;
     code_.forget_links();
-    for (auto& table : jumps_) std::fill_n(table.get(), 1ull << kJumpBits, JumpEntry{});
-    for (unsigned i = 0; i < kSpaces; ++i)
-      for (ExecView& exec : spaces_[i].exec) exec.salt = epoch_++ << 48;
-    cpu_.salt = space_->exec[cpu_.cpl == 3].salt;
+    std::fill_n(kernel_jumps_.get(), 1ull << kJumpBits, JumpEntry{});
+    for (unsigned i = 0; i < kSpaces; ++i) {
+      std::fill_n(spaces_[i].user_jumps.get(), 1ull << kJumpBits, JumpEntry{});
+      spaces_[i].user.salt = epoch_++ << 48;
+      kernels_[i].salt = epoch_++ << 48;
+    }
+    cpu_.salt = running_code().salt;
   }
   return epoch_ << 48;
 }
 
-void Mmu::bump(Space& space, unsigned user, const Op* op) {
-  ExecView& exec = space.exec[user];
+void Mmu::bump(ExecView& exec, const Op* op) {
   exec.salt = next_salt();
   exec.filter = {};
-  if (&space == space_ && user == (cpu_.cpl == 3)) {
+  if (&exec == &running_code()) {
     cpu_.salt = exec.salt;
     break_after(cpu_, op);
   }
 }
 
 void Mmu::code_dropped(const Op* op) {
-  for (unsigned i = 0; i < kSpaces; ++i)
-    for (unsigned user = 0; user < 2; ++user) bump(spaces_[i], user, op);
+  for (unsigned i = 0; i < kSpaces; ++i) {
+    bump(spaces_[i].user, op);
+    bump(kernels_[i], op);
+  }
+}
+
+void Mmu::flush(ExecView& exec, const Op* op) {
+  if (!std::exchange(exec.used, false)) return;
+  exec.entries.fill({});
+  bump(exec, op);
 }
 
 void Mmu::flush(const Op* op) {
@@ -147,13 +200,18 @@ void Mmu::flush(const Op* op) {
     Space& space = spaces_[i];
     for (unsigned v = 0; v < 3; ++v)
       if (std::exchange(space.used[v], false)) space.views[v] = {};
-    for (unsigned user = 0; user < 2; ++user)
-      if (std::exchange(space.exec[user].used, false)) {
-        space.exec[user].entries.fill({});
-        bump(space, user, op);
-      }
+    flush(space.user, op);
+    flush(kernels_[i], op);
+    kernels_[i].roots.clear();
   }
   space_->used[view_] = true;
+}
+
+void Mmu::drop_page(ExecView& exec, u64 linear, const Op* op) {
+  TlbEntry& entry = exec.entries[linear >> 12 & (kExecEntries - 1)];
+  if (entry.tag == linear) entry = {};
+  const unsigned bit = filter_bit(linear);
+  if (exec.filter[bit >> 6] >> (bit & 63) & 1) bump(exec, op);
 }
 
 void Mmu::drop_page(u64 linear, const Op* op) {
@@ -164,13 +222,8 @@ void Mmu::drop_page(u64 linear, const Op* op) {
       if (view.read[slot].tag == linear) view.read[slot] = {};
       if (view.write[slot].tag == linear) view.write[slot] = {};
     }
-    for (unsigned user = 0; user < 2; ++user) {
-      ExecView& exec = space.exec[user];
-      TlbEntry& entry = exec.entries[linear >> 12 & (kExecEntries - 1)];
-      if (entry.tag == linear) entry = {};
-      const unsigned bit = filter_bit(linear);
-      if (exec.filter[bit >> 6] >> (bit & 63) & 1) bump(space, user, op);
-    }
+    drop_page(space.user, linear, op);
+    drop_page(kernels_[i], linear, op);
   }
 }
 
@@ -364,13 +417,14 @@ bool Mmu::map(u64 linear, Access access, View view, const Op* op, u64& physical)
 
 bool Mmu::fetch(u64 linear, u64& physical) {
   const bool user = cpu_.cpl == 3;
-  ExecView& exec = space_->exec[user];
+  ExecView& exec = running_code();
   TlbEntry& entry = exec.entries[linear >> 12 & (kExecEntries - 1)];
   const u64 page = linear & ~0xfffull;
   if (entry.tag != page) {
     if (!map(linear, Access::fetch, user ? kUser : kSupervisor, nullptr, physical)) return false;
     entry = {page, physical - linear};
     exec.used = true;
+    if (!user) add_root(linear);
   }
   physical = linear + entry.addend;
   const unsigned bit = filter_bit(linear);

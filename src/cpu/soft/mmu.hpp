@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <vector>
 
 #include "cpu/soft/block.hpp"
 #include "memory/guest_memory.hpp"
@@ -79,12 +80,22 @@ class Mmu {
     u64 salt = 0;
     bool used = false;
   };
+  // Supervisor code. Spaces whose top-level tables agree in the entries that it came through share one.
+  struct KernelView : ExecView {
+    struct Root {
+      unsigned index;
+      u64 entry;
+    };
+    std::vector<Root> roots;
+  };
   struct Space {  // translations under one CR3
     u64 cr3 = 0;
     u64 last_used = 0;
     bool used[3] = {};
     TlbView views[3];
-    ExecView exec[2];
+    ExecView user;
+    std::unique_ptr<JumpEntry[]> user_jumps;
+    KernelView* kernel = nullptr;
   };
   struct Walk {
     u64 physical = 0;
@@ -113,8 +124,13 @@ class Mmu {
   void drop_table(u64 page, const Op* op);
   void drop_page(u64 linear, const Op* op);
   void flush(const Op* op);
-  void bump(Space& space, unsigned user, const Op* op);
-  void take_salt();
+  void bump(ExecView& exec, const Op* op);
+  void flush(ExecView& exec, const Op* op);
+  void drop_page(ExecView& exec, u64 linear, const Op* op);
+  ExecView& running_code() { return cpu_.cpl == 3 ? space_->user : *space_->kernel; }
+  void join_kernel(Space& space, KernelView* preferred);
+  bool agrees(const KernelView& kernel, u64 cr3);
+  void add_root(u64 linear);
   u64 next_salt();
   u64 wrap(u64 linear) const { return cpu_.long_mode ? linear : static_cast<u32>(linear); }
 
@@ -127,6 +143,7 @@ class Mmu {
   u64 a20_mask_ = ~0ull;
   u64 epoch_ = 0, clock_ = 0;
   std::unique_ptr<Space[]> spaces_;
+  std::unique_ptr<KernelView[]> kernels_;
   Space* space_;
   struct Free {
     void operator()(void* p) const { std::free(p); }
@@ -139,7 +156,7 @@ class Mmu {
     u32 limit = 0;
     bool operator==(const Context&) const = default;
   } context_[2];
-  std::unique_ptr<JumpEntry[]> jumps_[2];
+  std::unique_ptr<JumpEntry[]> kernel_jumps_;
 };
 
 // Ends the running block after `op`, which is one of its ops: the next one must be looked up again.
