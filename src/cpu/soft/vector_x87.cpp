@@ -35,8 +35,10 @@ void take_image(Cpu& cpu) {
   for (unsigned i = 0; i < 8; ++i) std::memcpy(fpu.st[i].data(), image + 32 + 16 * i, 10);
 }
 
-// FOP of an x87 instruction is kept in `dst` and `src`; its thunk in imm, the operand's size in extra.
-u16 opcode_of(const Op* op) { return static_cast<u16>(op->dst << 8 | op->src); }
+// FOP of an x87 instruction is kept in `dst` (bits 0 to 2) and `src`; its thunk in imm, the operand's size in extra.
+u16 opcode_of(const Op* op) { return static_cast<u16>((op->dst & 7) << 8 | op->src); }
+// Condition bits that it leaves undefined, C0 to C3 in bits 4 to 7 of `dst`, as a mask of FSW. They stay as they were.
+u16 undefined_conditions(const Op* op) { return static_cast<u16>((op->dst & 0x70) << 4 | (op->dst & 0x80) << 7); }
 
 [[gnu::noinline]] bool load_operand_bytes(Cpu& cpu, const Op* op) {
   const u64 linear = AnyAddress::linear(cpu, op);
@@ -62,7 +64,9 @@ void run(Cpu& cpu, const Op* op) {
     const bool stored = !(raised && fsw & ~fcw & kBeforeStore);
     if (stored && !store_operand_bytes(cpu, op)) return;
   }
+  const u16 kept = undefined_conditions(op), old = cpu.fpu.fsw;
   take_image(cpu);
+  cpu.fpu.fsw = static_cast<u16>((cpu.fpu.fsw & ~kept) | (old & kept));
   cpu.fpu.fip = cpu.rip_of(op);
   if (raised) [[unlikely]] {
     cpu.fpu.fop = opcode_of(op);
@@ -87,7 +91,7 @@ Bound bind_x87(const Decoded& in, Op& op) {
   if (i.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || i.opcode < 0xd8 || i.opcode > 0xdf) return Bound::no;
   const auto& modrm = i.raw.modrm;
   const u8 byte = static_cast<u8>(modrm.mod << 6 | modrm.reg << 3 | modrm.rm);
-  op.dst = i.opcode & 7;
+  op.dst = static_cast<u8>((i.opcode & 7) | (i.fpu_flags ? i.fpu_flags->undefined & 0xf : 0) << 4);
   op.src = byte;
   const ZydisDecodedOperand* memory = nullptr;
   for (unsigned k = 0; k < i.operand_count; ++k) {
