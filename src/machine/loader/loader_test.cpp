@@ -381,17 +381,27 @@ std::vector<u8> stored(const std::vector<u8>& data) {
   return out;
 }
 
+// "abc", then 9 bytes from 3 back, then "vwxyz" (a block's last five bytes are literals): 17 bytes.
+const std::vector<u8> kSmallFrame{0x02, 0x21, 0x4c, 0x18, 12, 0, 0, 0, 0x35, 'a', 'b', 'c', 3, 0, 0x50, 'v', 'w', 'x', 'y', 'z', 17, 0, 0, 0};
+
 TEST(Lz4Payload, literals_and_overlapping_matches) {
-  // "abc", then 9 bytes from 3 back, then "x".
-  const std::vector<u8> frame{0x02, 0x21, 0x4c, 0x18, 8, 0, 0, 0, 0x35, 'a', 'b', 'c', 3, 0, 0x10, 'x', 13, 0, 0, 0};
-  const auto out = unpack_lz4(frame);
+  const auto out = unpack_lz4(kSmallFrame);
   ASSERT_TRUE(out) << out.error().text();
-  EXPECT_EQ(std::string(out->begin(), out->end()), "abcabcabcabcx");
+  EXPECT_EQ(std::string(out->begin(), out->end()), "abcabcabcabcvwxyz");
   EXPECT_EQ(unpack_lz4(stored(elf(true))).value(), elf(true));
 }
 
+TEST(Lz4Payload, several_blocks_follow_each_other) {
+  std::vector<u8> frame(kSmallFrame.begin(), kSmallFrame.end() - 4);
+  frame.insert(frame.end(), kSmallFrame.begin() + 4, kSmallFrame.end() - 4);
+  frame.insert(frame.end(), {34, 0, 0, 0});
+  const auto out = unpack_lz4(frame);
+  ASSERT_TRUE(out) << out.error().text();
+  EXPECT_EQ(std::string(out->begin(), out->end()), "abcabcabcabcvwxyzabcabcabcabcvwxyz");
+}
+
 TEST(Lz4Payload, refuses_damage) {
-  const std::vector<u8> good{0x02, 0x21, 0x4c, 0x18, 8, 0, 0, 0, 0x35, 'a', 'b', 'c', 3, 0, 0x10, 'x', 13, 0, 0, 0};
+  const std::vector<u8>& good = kSmallFrame;
   for (u64 size = 0; size < good.size(); ++size) EXPECT_FALSE(unpack_lz4(Bytes(good).first(size))) << size;
   const auto with = [&](u64 at, u8 value) {
     std::vector<u8> bytes = good;
@@ -399,14 +409,15 @@ TEST(Lz4Payload, refuses_damage) {
     return unpack_lz4(bytes);
   };
   EXPECT_FALSE(with(0, 0));
-  EXPECT_FALSE(with(4, 9));
-  EXPECT_FALSE(with(8, 0x3f));   // the match's length goes on with 'x' and takes the rest
+  EXPECT_FALSE(with(4, 0));      // an empty block
+  EXPECT_FALSE(with(4, 13));     // a block beyond the end
+  EXPECT_FALSE(with(7, 0x80));   // 2 GiB
+  EXPECT_FALSE(with(8, 0x3f));   // the match's length goes on in the next bytes
   EXPECT_FALSE(with(8, 0xf5));   // more literals than the block has
-  EXPECT_FALSE(with(12, 0));     // zero bytes back
   EXPECT_FALSE(with(12, 4));     // before the start
-  EXPECT_FALSE(with(16, 12));    // unpacks to more than it says
-  EXPECT_FALSE(with(16, 14));    // to less
-  EXPECT_FALSE(with(19, 0xff));  // 4 GiB
+  EXPECT_FALSE(with(20, 16));    // unpacks to more than it says
+  EXPECT_FALSE(with(20, 18));    // to less
+  EXPECT_FALSE(with(23, 0xff));  // 4 GiB
 }
 
 TEST(BzImage, with_little_memory_the_kernel_inside_is_started) {
