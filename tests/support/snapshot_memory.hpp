@@ -35,7 +35,8 @@ class MemorySource : public Source {
 };
 
 inline PartRecord record(std::string path, std::string kind, u64 value) {
-  state::FieldSchema field{.name = "value", .type = "u64", .unit = "ns"};
+  state::FieldSchema field;
+  field.name = "value", field.type = "u64", field.unit = "ns";
   cbor::Map state;
   state.set("value", value);
   return {std::move(path), {.kind = std::move(kind), .version = 1, .fields = {field}}, cbor::Value(std::move(state))};

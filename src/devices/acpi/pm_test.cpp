@@ -39,7 +39,7 @@ TEST(AcpiPm, timer_counts_at_3_579545_mhz_in_32_bits) {
   EXPECT_EQ(m.bus.in(kTmr, 4), static_cast<u32>(1201ull * 3'579'545));
 }
 
-TEST(AcpiPm, timer_never_goes_backwards_over_a_save) {  // defect 3
+TEST(AcpiPm, defect_03_timer_never_goes_backwards_over_a_save) {
   Rig m, later;
   m.clock.advance(12'345'678'901);
   m.pm.reset();

@@ -95,6 +95,20 @@ TEST(KeyboardController, a20_opens_and_closes) {
   EXPECT_TRUE(m.control.a20);
 }
 
+TEST(KeyboardController, defect_10_what_waits_in_it_survives_a_save) {
+  Rig m, answering, awaiting;
+  m.tell(0x60, 0x45);
+  m.bus.out(0x64, 0xd0);  // the answer waits in the output buffer
+  ASSERT_TRUE(state::restore_one(answering.keyboard, "keyboard", m.keyboard.capture(), 1));
+  EXPECT_EQ(answering.irq1.level(), m.irq1.level());
+  EXPECT_EQ(answering.bus.in(0x64), m.bus.in(0x64));
+  EXPECT_EQ(answering.bus.in(0x60), m.bus.in(0x60));
+  m.bus.out(0x64, 0x65);  // a command whose data byte comes next
+  ASSERT_TRUE(state::restore_one(awaiting.keyboard, "keyboard", m.keyboard.capture(), 1));
+  awaiting.bus.out(0x60, 0x5a);
+  EXPECT_EQ(awaiting.ask(0x25), 0x5au);
+}
+
 u64 poke(Rig& m, std::mt19937_64& random) {
   static constexpr u16 kPorts[] = {0x60, 0x64, 0x92};
   switch (random() % 4) {

@@ -224,7 +224,7 @@ TEST(Pit, refresh_toggles) {
 }
 
 // Defect 4 of the reference: a running timer is re-armed, and on guest time only.
-TEST(Pit, defect_4_a_restored_running_timer_goes_on_exactly) {
+TEST(Pit, defect_04_a_restored_running_timer_goes_on_exactly) {
   Rig m, twin;
   m.clock.advance(77 * kSecond + 123);
   m.program(0, 2, 4773);

@@ -37,7 +37,7 @@ TEST(IoApic, power_on) {
   EXPECT_TRUE(m.sent.empty());
 }
 
-TEST(IoApic, its_id_survives_a_save) {  // defect 5
+TEST(IoApic, defect_05_its_id_survives_a_save) {
   Rig m, other;
   m.put(0, 0x0900'0000);
   EXPECT_EQ(m.get(2), 0x0900'0000u);

@@ -172,7 +172,7 @@ TEST(Rtc, the_reset_pin_keeps_time_and_cmos_but_no_interrupt) {
 }
 
 // Defect 6 of the reference: the time since the last update is not lost.
-TEST(Rtc, defect_6_a_restored_clock_keeps_the_time_since_its_last_update) {
+TEST(Rtc, defect_06_a_restored_clock_keeps_the_time_since_its_last_update) {
   Rig m;
   m.clock.advance(700 * kSecond + kSecond / 3);  // nobody looked all the while
   for (unsigned saves = 0; saves < 100; ++saves) {

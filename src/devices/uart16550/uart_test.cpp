@@ -170,7 +170,7 @@ TEST(Uart, loopback_turns_data_and_modem_lines_around) {
   EXPECT_EQ(m.in(kMsr), 0xb4u);
 }
 
-TEST(Uart, saving_disturbs_nothing) {  // defect 12
+TEST(Uart, defect_12_saving_disturbs_nothing) {
   Rig m;
   m.open();
   m.out(kIer, 7);
