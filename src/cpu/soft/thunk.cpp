@@ -13,7 +13,7 @@ namespace stasis::soft {
 namespace {
 
 // Opcodes times immediates: some 15,000 thunks at the very most, none longer than kLongest.
-constexpr u64 kCapacity = 2 * kMiB, kLongest = 64;
+constexpr u64 kCapacity = 2 * kMiB, kLongest = 128;
 
 void emit_instruction(Xbyak::CodeGenerator& c, const NormalForm& in) { c.db(in.bytes, in.size); }
 
@@ -47,7 +47,34 @@ void emit_x87(Xbyak::CodeGenerator& c, const NormalForm& in, bool flags) {
   c.fninit();  // nothing pending stays on the host
 }
 
-void emit(Xbyak::CodeGenerator& c, ThunkKind kind, const NormalForm& in) {
+// x87 instructions on memory by address register, and on the top of the stack.
+void emit_x87_load(Xbyak::CodeGenerator& c, const Xbyak::Reg64& from) { c.db(0x28db | static_cast<u64>(from.getIdx()) << 8, 2); }
+void emit_x87_store(Xbyak::CodeGenerator& c, const Xbyak::Reg64& to) { c.db(0x38db | static_cast<u64>(to.getIdx()) << 8, 2); }
+void emit_x87_drop(Xbyak::CodeGenerator& c) { c.db(0xd8dd, 2); }
+void emit_x87_status(Xbyak::CodeGenerator& c) { c.db(0xe0df, 2); }
+
+void emit_quick(Xbyak::CodeGenerator& c, ThunkKind kind, const NormalForm& in) {
+  const bool compares = kind == ThunkKind::x87_compare || kind == ThunkKind::x87_compare_flags;
+  const bool two = compares || kind == ThunkKind::x87_first || kind == ThunkKind::x87_second;
+  if (two) emit_x87_load(c, c.rsi);
+  if (kind != ThunkKind::x87_load) emit_x87_load(c, c.rdi);
+  emit_instruction(c, in);
+  if (kind == ThunkKind::x87_compare_flags) emit_store_flags(c, c.r8);
+  emit_x87_status(c);
+  switch (kind) {
+    case ThunkKind::x87_load:
+    case ThunkKind::x87_unary: emit_x87_store(c, c.rcx); break;
+    case ThunkKind::x87_first: emit_x87_store(c, c.rcx), emit_x87_drop(c); break;
+    case ThunkKind::x87_second: emit_x87_drop(c), emit_x87_store(c, c.rcx); break;
+    case ThunkKind::x87_test: emit_x87_drop(c); break;
+    case ThunkKind::x87_compare:
+    case ThunkKind::x87_compare_flags: emit_x87_drop(c), emit_x87_drop(c); break;
+    default: break;
+  }
+  c.ret();
+}
+
+void emit(Xbyak::CodeGenerator& c, ThunkKind kind, const NormalForm& in, const NormalForm& quick) {
   switch (kind) {
     case ThunkKind::vector:
     case ThunkKind::to_general:
@@ -85,8 +112,12 @@ void emit(Xbyak::CodeGenerator& c, ThunkKind kind, const NormalForm& in) {
       break;
     case ThunkKind::x87: emit_x87(c, in, false); break;
     case ThunkKind::x87_flags: emit_x87(c, in, true); break;
+    default: emit_x87(c, in, kind == ThunkKind::x87_compare_flags); break;
   }
   c.ret();
+  if (!quick.size) return;
+  while (c.getSize() < kQuickOffset) c.int3();
+  emit_quick(c, kind, quick);
 }
 
 u64 key_of(ThunkKind kind, const NormalForm& in) {
@@ -113,12 +144,12 @@ ThunkCache::~ThunkCache() {
   munmap(const_cast<u8*>(executable_), kCapacity);
 }
 
-u64 ThunkCache::get(ThunkKind kind, const NormalForm& instruction) {
+u64 ThunkCache::get(ThunkKind kind, const NormalForm& instruction, const NormalForm& quick) {
   u64& address = known_[key_of(kind, instruction)];
   if (address) return address;
   STASIS_ASSERT(used_ + kLongest <= kCapacity);
   Xbyak::CodeGenerator code(kLongest, writable_ + used_);
-  emit(code, kind, instruction);
+  emit(code, kind, instruction, quick);
   address = reinterpret_cast<u64>(executable_ + used_);
   used_ += align_up(code.getSize(), 16);
   return address;

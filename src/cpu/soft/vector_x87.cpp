@@ -4,16 +4,15 @@
 // the host, which gets FNINIT. Instruction and operand pointers are set here as a modern Intel
 // processor does (SDM vol. 1, 8.1.8; CPUID.7:EBX bits 6 and 13 set): FIP by every instruction but the control
 // ones; FDP and FOP only when an unmasked exception was raised; FCS and FDS always zero.
-#include "cpu/soft/vector_access.hpp"
+#include "cpu/soft/vector_x87.hpp"
 
 namespace stasis::soft {
 namespace {
 
-enum class Memory { none, read, write };
 constexpr u16 kBeforeStore = 0x1f;  // an unmasked exception of these keeps a store from happening: all but precision
 
 u8* image_of(Cpu& cpu) { return cpu.scratch; }
-u8* memory_of(Cpu& cpu) { return cpu.scratch + 512; }
+u8* memory_of(Cpu& cpu) { return cpu.scratch + kX87Memory; }
 
 void build_image(Cpu& cpu) {
   u8* const image = image_of(cpu);
@@ -49,32 +48,6 @@ u16 undefined_conditions(const Op* op) { return static_cast<u16>((op->dst & 0x70
   return AnyAddress::check(cpu, op, linear, op->extra, true) && cpu.write_bytes(linear, memory_of(cpu), op->extra, op);
 }
 
-template <Memory kMemory, bool kFlags>
-void run(Cpu& cpu, const Op* op) {
-  if (!x87_allowed(cpu, op)) return;
-  if constexpr (kMemory == Memory::read) {
-    if (!load_operand_bytes(cpu, op)) return;
-  }
-  build_image(cpu);
-  // Status flags change by comparisons only, which either finish or, with an unmasked exception, set them too.
-  reinterpret_cast<X87Code>(op->imm)(image_of(cpu), memory_of(cpu), kFlags ? &cpu.status : nullptr);
-  const u16 fcw = peek<u16>(image_of(cpu)), fsw = peek<u16>(image_of(cpu) + 2);
-  const bool raised = fsw & kFswEs;  // nothing was pending before
-  if constexpr (kMemory == Memory::write) {
-    const bool stored = !(raised && fsw & ~fcw & kBeforeStore);
-    if (stored && !store_operand_bytes(cpu, op)) return;
-  }
-  const u16 kept = undefined_conditions(op), old = cpu.fpu.fsw;
-  take_image(cpu);
-  cpu.fpu.fsw = static_cast<u16>((cpu.fpu.fsw & ~kept) | (old & kept));
-  cpu.fpu.fip = cpu.rip_of(op);
-  if (raised) [[unlikely]] {
-    cpu.fpu.fop = opcode_of(op);
-    if constexpr (kMemory != Memory::none) cpu.fpu.fdp = AnyAddress::offset(cpu, op);
-  }
-  STASIS_NEXT(cpu, op);
-}
-
 bool uses_status_flags(ZydisMnemonic mnemonic) {
   switch (mnemonic) {
     case ZYDIS_MNEMONIC_FCOMI: case ZYDIS_MNEMONIC_FCOMIP: case ZYDIS_MNEMONIC_FUCOMI: case ZYDIS_MNEMONIC_FUCOMIP:
@@ -85,6 +58,36 @@ bool uses_status_flags(ZydisMnemonic mnemonic) {
 }
 
 }  // namespace
+
+template <X87Operand kOperand, bool kFlags>
+void run_x87(Cpu& cpu, const Op* op) {
+  if (!x87_allowed(cpu, op)) return;
+  if constexpr (kOperand == X87Operand::read) {
+    if (!load_operand_bytes(cpu, op)) return;
+  }
+  build_image(cpu);
+  // Status flags change by comparisons only, which either finish or, with an unmasked exception, set them too.
+  reinterpret_cast<X87Code>(op->imm)(image_of(cpu), memory_of(cpu), kFlags ? &cpu.status : nullptr);
+  const u16 fcw = peek<u16>(image_of(cpu)), fsw = peek<u16>(image_of(cpu) + 2);
+  const bool raised = fsw & kFswEs;  // nothing was pending before
+  if constexpr (kOperand == X87Operand::write) {
+    const bool stored = !(raised && fsw & ~fcw & kBeforeStore);
+    if (stored && !store_operand_bytes(cpu, op)) return;
+  }
+  const u16 kept = undefined_conditions(op), old = cpu.fpu.fsw;
+  take_image(cpu);
+  cpu.fpu.fsw = static_cast<u16>((cpu.fpu.fsw & ~kept) | (old & kept));
+  cpu.fpu.fip = cpu.rip_of(op);
+  if (raised) [[unlikely]] {
+    cpu.fpu.fop = opcode_of(op);
+    if constexpr (kOperand != X87Operand::none) cpu.fpu.fdp = AnyAddress::offset(cpu, op);
+  }
+  STASIS_NEXT(cpu, op);
+}
+template void run_x87<X87Operand::none, false>(Cpu&, const Op*);
+template void run_x87<X87Operand::none, true>(Cpu&, const Op*);
+template void run_x87<X87Operand::read, false>(Cpu&, const Op*);
+template void run_x87<X87Operand::write, false>(Cpu&, const Op*);
 
 Bound bind_x87(const Decoded& in, Op& op) {
   const ZydisDecodedInstruction& i = in.instruction;
@@ -100,15 +103,16 @@ Bound bind_x87(const Decoded& in, Op& op) {
   NormalForm form;
   form.add(i.opcode);
   form.add(memory ? static_cast<u8>(modrm.reg << 3 | 6) : byte);  // [rsi]
+  if (memory) {
+    fill_memory(in, *memory, op);
+    op.extra = static_cast<u8>(memory->size / 8);
+  }
+  if (bind_x87_quick(in, op, form)) return Bound::goes_on;
   const bool flags = uses_status_flags(i.mnemonic);
   op.imm = in.thunks.get(flags ? ThunkKind::x87_flags : ThunkKind::x87, form);
-  if (!memory) {
-    op.fn = flags ? run<Memory::none, true> : run<Memory::none, false>;
-    return Bound::goes_on;
-  }
-  fill_memory(in, *memory, op);
-  op.extra = static_cast<u8>(memory->size / 8);
-  op.fn = memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE ? run<Memory::write, false> : run<Memory::read, false>;
+  op.fn = !memory                                                ? (flags ? run_x87<X87Operand::none, true> : run_x87<X87Operand::none, false>)
+          : memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE ? run_x87<X87Operand::write, false>
+                                                                 : run_x87<X87Operand::read, false>;
   return Bound::goes_on;
 }
 
