@@ -219,7 +219,7 @@ TEST_F(Defects, defect_13_a_failed_save_says_so_and_the_guest_goes_on) {
   vm.start();
   const auto goes_on = [&] {
     const u64 before = vm.info().retired;
-    for (int i = 0; i < 1000 && vm.info().retired == before; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    for (int i = 0; i < 300 && vm.info().retired == before && !vm.ended(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     return vm.info().retired > before && vm.info().state == VmState::running;
   };
   for (const std::string& target : {folder / "no/such/folder.stasis", folder / "", std::string("/proc/self/stasis")}) {

@@ -204,7 +204,7 @@ TEST(Hostile, content_under_good_digests_is_refused_or_runs) {
     const u64 before = (*machine)->retired();
     run_hostile(**machine, random);
     ran += (*machine)->retired() - before > 1000;
-    if (seed % 8 == 0) {  // so is what came of it
+    if (seed % 8 == 0 && (*machine)->now() <= 1ull << 62) {  // so is what came of it
       must((*machine)->save(folder / "again", nullptr));
       auto again = Machine::restore(folder / "again", {});
       ASSERT_TRUE(again) << again.error().text();
