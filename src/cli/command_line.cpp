@@ -1,5 +1,6 @@
 // Finds the command, says what is wrong with a command line.
 #include <CLI/CLI.hpp>
+#include <fmt/format.h>
 
 #include "base/log.hpp"
 #include "cli/commands.hpp"
@@ -19,7 +20,11 @@ std::string meant_command(const CLI::App& app) {
 
 int explain(const CLI::App& app, const CLI::ParseError& error) {
   if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);  // --help
-  print_error({ErrorCode::usage, "command line", error.what(), fmt::format("see '{} --help'", meant_command(app))}, false);
+  std::string message = error.what();
+  // "A subcommand is required" is true of a mistyped one too, but no help.
+  if (const auto extras = app.remaining(true); !extras.empty() && error.get_name() == "RequiredError")
+    message = fmt::format("there is no '{}'", extras.front());
+  print_error({ErrorCode::usage, "command line", message, fmt::format("see '{} --help'", meant_command(app))}, false);
   return kUsage;
 }
 

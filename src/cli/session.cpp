@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <mutex>
 #include <thread>
 
@@ -12,13 +11,16 @@
 #include "cli/exit_status.hpp"
 #include "cli/output.hpp"
 #include "control/server.hpp"
+#include "host/host_clock.hpp"
 #include "host/signals.hpp"
 #include "host/terminal.hpp"
 
 namespace stasis::cli {
 namespace {
 
-// Stops the machine when a signal or the leave key asks for it. The second signal ends the process at once.
+constexpr u64 kSameSignal = kSecond;  // timeout(1) and terminals send one wish as several signals
+
+// Stops the machine when a signal or the leave key asks for it. A later signal ends the process at once.
 class Stopper {
  public:
   ~Stopper() {
@@ -34,10 +36,12 @@ class Stopper {
     thread_ = std::thread([vm = vm_] { (void)vm->stop(); });
   }
   void on_signal(int number) {
-    if (asked_.exchange(true) || !watching()) {
+    const u64 now = host::monotonic_ns();
+    if (!watching() || (first_signal_ns_ != 0 && now - first_signal_ns_ > kSameSignal)) {
       host::give_terminal_back();
       ::_exit(128 + number);
     }
+    if (first_signal_ns_ == 0) first_signal_ns_ = now;
     stop();
   }
   // No more calls into the machine after this.
@@ -59,7 +63,7 @@ class Stopper {
   std::mutex mutex_;
   Vm* vm_ = nullptr;
   std::thread thread_;
-  std::atomic<bool> asked_{false};
+  u64 first_signal_ns_ = 0;  // the watcher's thread only
 };
 
 std::string json_of(const Ending& ending, const VmInfo& info) {

@@ -51,7 +51,7 @@ std::string to_json(const MachineReport& report) {
             {"debug_console", vm.config.debug_console},
             {"debug_exit", vm.config.debug_exit},
             {"start_time", vm.config.start_time},
-            {"instructions", vm.retired},
+            {"retired", vm.retired},
             {"guest_ns", vm.guest_ns},
             {"restored_from", nullptr},
             {"save", nullptr}};
@@ -95,7 +95,7 @@ Result<MachineReport> machine_report_from(const std::string& text, const std::st
   vm.config.debug_console = member<bool>(json, "debug_console");
   vm.config.debug_exit = member<bool>(json, "debug_exit");
   vm.config.start_time = member<u64>(json, "start_time");
-  vm.retired = member<u64>(json, "instructions");
+  vm.retired = member<u64>(json, "retired");
   vm.guest_ns = member<u64>(json, "guest_ns");
   vm.restored_from = member<std::string>(json, "restored_from");
   if (const auto save = json.find("save"); save != json.end() && save->is_object())

@@ -25,8 +25,7 @@ void handle(int number, const std::function<void(int)>& terminate) {
   switch (number) {
     case SIGTSTP:
       give_terminal_back();
-      ::kill(::getpid(), SIGSTOP);  // returns when the process goes on
-      take_terminal_again();
+      ::kill(::getpid(), SIGSTOP);  // may return before this thread stops: SIGCONT says when the process goes on
       break;
     case SIGCONT:  // also after a SIGSTOP, when the shell has put its own settings there
       take_terminal_again();
