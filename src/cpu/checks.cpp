@@ -13,6 +13,7 @@ constexpr u64 kCr4Bits = 0x0037'07ff;                 // VME..OSXMMEXCPT, UMIP 1
 constexpr u64 kCr4Umip = 1 << 11;
 constexpr u64 kEferBits = 0xd01;                      // SCE LME LMA NXE
 constexpr u64 kLma = 0x400, kLme = 0x100, kPg = 0x8000'0000, kPe = 1, kPae = 0x20;
+constexpr u64 kMostRetired = 1ull << 62;              // beyond it counts could wrap
 constexpr u64 kPhysicalBits = 0x000f'ffff'ffff'ffff;
 
 bool canonical(u64 address) { return static_cast<u64>(static_cast<i64>(address << 16) >> 16) == address; }
@@ -75,6 +76,7 @@ std::string check_vcpu(const VcpuState& s) {
   if (s.cr4 & ~(kCr4Bits | kCr4Umip)) return reserved("cr4", s.cr4, kCr4Bits | kCr4Umip);
   if (s.efer & ~kEferBits) return reserved("efer", s.efer, kEferBits);
   if (s.cr3 & ~kPhysicalBits) return reserved("cr3", s.cr3, kPhysicalBits);
+  if (s.retired > kMostRetired) return fmt::format("retired is {}, allowed are up to {}", s.retired, kMostRetired);
   if (!(s.rflags & 2)) return fmt::format("rflags is {:#x}, but bit 1 is always set", s.rflags);
   if ((s.cr0 & kPg) && !(s.cr0 & kPe)) return fmt::format("cr0 is {:#x}: paging without protection", s.cr0);
   const bool long_mode = s.efer & kLma;

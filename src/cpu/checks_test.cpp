@@ -18,6 +18,9 @@ TEST(CheckVcpu, names_field_value_and_what_is_allowed) {
   s = {};
   s.cr0 = 0x8000'0000;
   EXPECT_NE(check_vcpu(s).find("paging without protection"), std::string::npos);
+  s = {};
+  s.retired = ~0ull;
+  EXPECT_NE(check_vcpu(s).find("retired"), std::string::npos);
 }
 
 TEST(Contract, our_own_is_accepted) {
