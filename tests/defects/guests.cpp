@@ -306,6 +306,36 @@ long_64:
   movl $(long_fault - tiny_long_mode_start + BASE), %eax
   xorl %edx, %edx
   wrmsr
+  # Every clock runs and interrupts: HPET timer 0 periodic and 1 one-shot by level, RTC, 8254, PM timer; COM1 listens.
+  movl $0x284c, -0x100000 + 0x100(%rbx)
+  movl $1000, -0x100000 + 0x108(%rbx)
+  movl $1000, -0x100000 + 0x108(%rbx)
+  movl $0x2a06, -0x100000 + 0x120(%rbx)
+  movl $5000, -0x100000 + 0x128(%rbx)
+  movl $1, -0x100000 + 0x10(%rbx)
+  movl $0x38, -0x200000(%rbx)
+  movl $0x41, -0x200000 + 0x10(%rbx)
+  movl $0x3a, -0x200000(%rbx)
+  movl $0x8042, -0x200000 + 0x10(%rbx)
+  start_pic
+  outbyte 0x21, 0xea              # 8254, cascade, COM1
+  outbyte 0xa1, 0xfc              # RTC, SCI
+  start_pit 0x34, 0, 4
+  outbyte 0x70, 0x0b
+  outbyte 0x71, 0x72
+  outbyte 0xb2, 2
+  movl $0x602, %edx
+  movl $0x101, %eax
+  outw %ax, %dx
+  movl $0x3fa, %edx
+  movb $0x47, %al
+  outb %al, %dx
+  movl $0x3fc, %edx
+  movb $0x0b, %al
+  outb %al, %dx
+  movl $0x3f9, %edx
+  movb $0x0f, %al
+  outb %al, %dx
 long_loop:
   movl $0x90000, %esp
   movl $0xfee00000, %ebx
@@ -366,6 +396,13 @@ long_tick:
 long_fault:
   movl $0xfee00000, %edi
   movl $0, 0xb0(%rdi)
+  outbyte 0xa0, 0x20
+  outbyte 0x20, 0x20
+  movl $0x3f8, %edx
+  inb %dx, %al
+  outb %al, %dx
+  outbyte 0x70, 0x0c
+  inb $0x71, %al
   jmp long_loop
   .balign 8
 long_gdt: .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0, 0x00cff3000000ffff, 0x00affb000000ffff, 0, 0
