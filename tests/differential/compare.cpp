@@ -33,6 +33,8 @@ class Comparison {
       : in_(in), start_(start), native_(native), soft_(soft) {}
 
   std::string run() {
+    // A POPA that faults half way leaves some registers changed on some processors.
+    if (in_.decoded.mnemonic == ZYDIS_MNEMONIC_POPA && native_.vector == 14 && soft_.vector == 14) return {};
     // Whether masked-out bytes of a masked store can fault is left to the processor.
     const bool masked = in_.decoded.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || in_.decoded.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU;
     if (masked && (native_.vector != 3 || soft_.vector != 3)) return {};
@@ -40,8 +42,9 @@ class Comparison {
     // With 32-bit addresses, a string instruction that faults may have cut its pointers already, or not.
     const bool cut = in_.decoded.meta.category == ZYDIS_CATEGORY_STRINGOP && in_.decoded.address_width == 32 && native_.vector == 14;
     const u64 pointer = cut ? 0xffff'ffff : ~0ull;
-    for (unsigned i = 0; i < 16; ++i) {
-      const u64 mask = i == 1 || i == 6 || i == 7 ? pointer : ~0ull;
+    const bool compatible = start_.cs == kCode32;  // upper halves are undefined after a change of mode
+    for (unsigned i = 0; i < (compatible ? 8u : 16u); ++i) {
+      const u64 mask = compatible ? 0xffff'ffff : i == 1 || i == 6 || i == 7 ? pointer : ~0ull;
       number(kNames[i], start_.gpr[i], native_.gpr[i] & mask, soft_.gpr[i] & mask);
     }
     number("RIP", start_.rip, native_.rip, soft_.rip);
@@ -160,7 +163,7 @@ std::string compare(const Instruction& in, const Start& start, const Outcome& na
 std::string describe(const Start& start) {
   std::string out;
   for (unsigned i = 0; i < 16; ++i) fmt::format_to(std::back_inserter(out), "{}{:<3} {:016x}", i % 4 ? "  " : i ? "\n  " : "  ", kNames[i], start.gpr[i]);
-  fmt::format_to(std::back_inserter(out), "\n  RFLAGS {:x}  FCW {:04x}  FSW {:04x}  FTW {:02x}  MXCSR {:04x}\n", start.rflags, peek<u16>(start.fx), peek<u16>(start.fx + 2), start.fx[4], peek<u32>(start.fx + 24));
+  fmt::format_to(std::back_inserter(out), "\n  CS {:x}  RFLAGS {:x}  FCW {:04x}  FSW {:04x}  FTW {:02x}  MXCSR {:04x}\n", start.cs, start.rflags, peek<u16>(start.fx), peek<u16>(start.fx + 2), start.fx[4], peek<u32>(start.fx + 24));
   return out;
 }
 

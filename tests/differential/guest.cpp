@@ -11,7 +11,7 @@ namespace stasis::differential {
 namespace {
 
 constexpr u64 kPresent = 1, kWritable = 2, kUserPage = 4, kUsed = 0x60, kLarge = 0x80;
-constexpr u16 kKernelCode = 0x10, kKernelData = 0x18, kUserData = 0x2b, kUserCode = 0x33, kTaskSelector = 0x40;  // as Linux has them
+constexpr u16 kKernelCode = 0x10, kKernelData = 0x18, kTaskSelector = 0x40;
 constexpr u32 kWithError = 1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 | 1u << 17;
 
 // Entry points of the vectors, then the code that takes an outcome and starts the next case.
@@ -73,10 +73,10 @@ class Kernel : public Xbyak::CodeGenerator {
     static constexpr u8 kRestore[] = {0x48, 0x0f, 0xae, 0x8b};
     db(kRestore, sizeof(kRestore));
     dd(offsetof(Start, fx));
-    push(kUserData);
+    push(static_cast<u32>(kStackSelector));
     push(qword[rbx + 8 * 4]);
     push(qword[rbx + offsetof(Start, rflags)]);
-    push(kUserCode);
+    push(qword[rbx + offsetof(Start, cs)]);
     push(qword[rbx + offsetof(Start, rip)]);
     for (const unsigned i : {0u, 1u, 2u, 5u, 6u, 7u, 8u, 9u, 10u, 11u, 12u, 13u, 14u, 15u, 3u}) mov(Xbyak::Reg64(static_cast<int>(i)), qword[rbx + 8 * i]);
   }
@@ -142,6 +142,7 @@ void Guest::build_kernel() {
   }
   put(kGdt + 0x10, 0x00af'9b00'0000'ffff);
   put(kGdt + 0x18, 0x00cf'9300'0000'ffff);
+  put(kGdt + 0x20, 0x00cf'fb00'0000'ffff);
   put(kGdt + 0x28, 0x00cf'f300'0000'ffff);
   put(kGdt + 0x30, 0x00af'fb00'0000'ffff);
   put(kGdt + 0x40, 0x67 | (kTss & 0xff'ffff) << 16 | 0x8bull << 40);
@@ -161,7 +162,8 @@ VcpuState Guest::at_next() const {
   const SegmentState data{.selector = kKernelData, .attributes = 0xc93, .limit = ~0u, .base = 0};
   s.cs = {.selector = kKernelCode, .attributes = 0xa9b, .limit = ~0u, .base = 0};
   s.ss = data;
-  s.ds = s.es = s.fs = s.gs = {.selector = 0, .attributes = 0, .limit = 0, .base = 0};
+  s.ds = s.es = {.selector = static_cast<u16>(kStackSelector), .attributes = 0xcf3, .limit = ~0u, .base = 0};
+  s.fs = s.gs = {.selector = 0, .attributes = 0, .limit = 0, .base = 0};
   s.tr = {.selector = kTaskSelector, .attributes = 0x8b, .limit = 0x67, .base = kKernel + kTss};
   s.gdtr = {.base = kKernel + kGdt, .limit = 0x4f};
   s.idtr = {.base = kKernel + kIdt, .limit = 0x1ff};

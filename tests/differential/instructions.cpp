@@ -41,13 +41,6 @@ bool wanted(const Instruction& in) {
   }
   return true;
 }
-bool is_prefix(u8 byte) {
-  switch (byte) {
-    case 0x0f: case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3: return true;
-    default: return (byte & 0xf0) == 0x40;
-  }
-}
-
 // 0..15 of a general register of any width; -1: none.
 int number_of(ZydisRegister reg) {
   const ZydisRegister full = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
@@ -59,8 +52,16 @@ void poke(u8* at, T value) { std::memcpy(at, &value, sizeof(T)); }
 
 }  // namespace
 
-Instructions::Instructions() {
-  ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+bool Instructions::is_prefix(u8 byte) const {
+  switch (byte) {
+    case 0x0f: case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3: return true;
+    default: return long_mode_ && (byte & 0xf0) == 0x40;
+  }
+}
+
+Instructions::Instructions(bool long_mode) : long_mode_(long_mode) {
+  if (long_mode) ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  else ZydisDecoderInit(&decoder_, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
   for (const auto mode : {ZYDIS_DECODER_MODE_MPX, ZYDIS_DECODER_MODE_CET, ZYDIS_DECODER_MODE_CLDEMOTE}) ZydisDecoderEnableMode(&decoder_, mode, ZYAN_FALSE);
   ZydisFormatterInit(&formatter_, ZYDIS_FORMATTER_STYLE_INTEL);
   for (const u8 prefix : {0x00, 0x66, 0xf2, 0xf3}) {
@@ -145,7 +146,7 @@ void Instructions::encode(Random& random, const Template& one, u8* at) const {
   }
   if (random.percent(10) && one.memory) *at++ = 0xf0;
   if (one.prefix) *at++ = one.prefix;
-  if (random.percent(60)) *at++ = static_cast<u8>(0x40 | random.below(16));
+  if (long_mode_ && random.percent(60)) *at++ = static_cast<u8>(0x40 | random.below(16));
   if (one.map) *at++ = 0x0f;
   if (one.map > 1) *at++ = one.map == 2 ? 0x38 : 0x3a;
   *at++ = one.opcode;
@@ -171,6 +172,7 @@ class Setting {
     for (unsigned i = 0; i < 16; ++i) start_.gpr[i] = interesting_integer(random_);
     start_.gpr[4] = middle(8);
     start_.rip = kCode + index_ * kSlot;
+    start_.cs = in_.decoded.machine_mode == ZYDIS_MACHINE_MODE_LONG_64 ? kCode64 : kCode32;
     start_.rflags = 0x202 | (random_.next() & 0x8d5) | (random_.percent(50) ? 0x400 : 0);
     interesting_fx(random_, start_.fx);
     special();
@@ -244,12 +246,10 @@ class Setting {
   bool reach(const ZydisDecodedOperand& o) {
     const auto& mem = o.mem;
     const u64 size = std::clamp<u64>(o.size / 8, 1, 512);
-    // Of two operands only one may fault: which one is looked at first is nobody's promise.
-    const bool safe = faulty_ && in_.decoded.meta.category == ZYDIS_CATEGORY_STRINGOP;
-    const u64 at = safe ? middle(size) : target(mem.base == ZYDIS_REGISTER_RSP && o.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ? 8 : size);
-    faulty_ |= at - window() >= kWindow;
+    const u64 at = target(mem.base == ZYDIS_REGISTER_RSP && o.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ? 8 : size);
     const u64 disp = mem.disp.has_displacement ? static_cast<u64>(mem.disp.value) : 0;
     const auto& raw = in_.decoded.raw.disp;
+    if (in_.decoded.address_width == 16) return true;  // nothing is there: CR2 tells the address
     if (mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) {
       poke<u32>(in_.bytes + raw.offset, static_cast<u32>(at - (start_.rip + in_.decoded.length)));
       return true;
@@ -281,7 +281,6 @@ class Setting {
   Start& start_;
   unsigned index_;
   unsigned pinned_ = 0;
-  bool faulty_ = false;
 };
 
 }  // namespace

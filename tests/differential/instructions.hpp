@@ -1,4 +1,4 @@
-// Random unprivileged instructions, and registers that let them reach the memory of their case.
+// Random unprivileged instructions of 64-bit or 32-bit code, and registers that let them reach the memory of their case.
 #pragma once
 
 #include <Zydis/Zydis.h>
@@ -18,7 +18,7 @@ struct Instruction {
 
 class Instructions {
  public:
-  Instructions();
+  explicit Instructions(bool long_mode);
 
   // One of all; `only`: mnemonics to choose from (empty: all). False when there is none.
   bool restrict(const std::string& only);
@@ -47,6 +47,9 @@ class Instructions {
   bool try_generate(Random& random, unsigned index, Instruction& out, Start& start) const;
   void encode(Random& random, const Template& one, u8* bytes) const;
 
+  bool is_prefix(u8 byte) const;
+
+  const bool long_mode_;
   ZydisDecoder decoder_;
   ZydisFormatter formatter_;
   std::vector<Family> families_;

@@ -20,10 +20,14 @@ inline constexpr u64 kCodeSize = kBatch * kSlot, kDataSize = kBatch * kWindow;
 inline constexpr u64 kCodeAt = 0, kDataAt = kCodeSize, kEdgeAt = kDataAt + kDataSize, kReadOnlyAt = kEdgeAt + kPageSize,
                      kMemorySize = kReadOnlyAt + kPageSize;
 
+// User selectors as Linux has them.
+inline constexpr u64 kCode64 = 0x33, kCode32 = 0x23, kStackSelector = 0x2b;
+
 struct Start {
   u64 gpr[16];
   u64 rip, rflags;
-  u64 padding[6];
+  u64 cs;
+  u64 padding[5];
   alignas(64) u8 fx[512];
 };
 struct Outcome {

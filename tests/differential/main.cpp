@@ -24,14 +24,14 @@ class Run {
   explicit Run(const Options& options) : options_(options) {}
 
   int all() {
-    if (!options_.only.empty() && !instructions_.restrict(options_.only)) return fmt::print(stderr, "no such instructions: {}\n", options_.only), 2;
+    if (!options_.only.empty() && !(long_.restrict(options_.only) | compatible_.restrict(options_.only))) return fmt::print(stderr, "no such instructions: {}\n", options_.only), 2;
     for (u64 done = 0, batch = 0; done < options_.cases; done += kBatch, ++batch) {
       const unsigned count = static_cast<unsigned>(std::min<u64>(kBatch, options_.cases - done));
       if (!run_batch(options_.seed + batch, count)) return 1;
       cases_ += count;
       if (shown_ >= options_.show) break;
     }
-    fmt::print("{} cases of {} mnemonics, {} ended in a fault, {} differ\n", cases_, instructions_.mnemonics(), faults_, different_);
+    fmt::print("{} cases of {} mnemonics, {} ended in a fault, {} differ\n", cases_, std::max(long_.mnemonics(), compatible_.mnemonics()), faults_, different_);
     for (const auto& [mnemonic, count] : by_mnemonic_) fmt::print("  {:<12} {}\n", mnemonic, count);
     return different_ ? 1 : 0;
   }
@@ -39,7 +39,7 @@ class Run {
  private:
   bool run_batch(u64 seed, unsigned count) {
     Random random(seed);
-    prepare(random, count);
+    prepare(random, instructions(seed), count);
     if (!native_.run(count)) return fmt::print("the native child died in seed {}\n", seed), false;
     if (const std::string failure = guest_.run(count); !failure.empty()) return fmt::print("seed {}: {}\n", seed, failure), false;
     for (unsigned i = 0; i < count; ++i) check(seed, i);
@@ -50,12 +50,17 @@ class Run {
     return true;
   }
 
-  void prepare(Random& random, unsigned count) {
+  // Every third seed is 32-bit code.
+  const Instructions& instructions(u64 seed) const {
+    if (!long_.mnemonics()) return compatible_;
+    return seed % 3 == 2 && compatible_.mnemonics() ? compatible_ : long_;
+  }
+  void prepare(Random& random, const Instructions& instructions, unsigned count) {
     std::memset(before_.get(), 0xcc, kCodeSize);
     interesting_memory(random, before_.get() + kDataAt, kMemorySize - kDataAt);
     for (unsigned i = 0; i < count; ++i) {
       Instruction one;
-      instructions_.generate(random, i, one, starts_[i]);
+      instructions.generate(random, i, one, starts_[i]);
       std::memcpy(before_.get() + kCodeAt + i * kSlot, one.bytes, one.decoded.length);
     }
     std::memcpy(native_.memory(), before_.get(), kMemorySize);
@@ -69,7 +74,7 @@ class Run {
     const Outcome& soft = guest_.outcomes()[i];
     if (native.vector != 3) ++faults_;
     Instruction in;
-    instructions_.decode(before_.get() + kCodeAt + i * kSlot, in);
+    instructions(seed).decode(before_.get() + kCodeAt + i * kSlot, in);
     std::string difference = compare(in, starts_[i], native, soft) + compare_window(i);
     if (difference.empty()) return;
     ++different_;
@@ -78,7 +83,7 @@ class Run {
     ++shown_;
     std::string code;
     for (unsigned b = 0; b < in.decoded.length; ++b) fmt::format_to(std::back_inserter(code), "{:02x} ", before_[kCodeAt + i * kSlot + b]);
-    fmt::print("--seed {} --cases {}: {}  [{}] native vector {} soft vector {}\n{}{}", seed, i + 1, instructions_.text(in, starts_[i].rip), code, native.vector, soft.vector,
+    fmt::print("--seed {} --cases {}: {}  [{}] native vector {} soft vector {}\n{}{}", seed, i + 1, instructions(seed).text(in, starts_[i].rip), code, native.vector, soft.vector,
                difference, describe(starts_[i]));
   }
 
@@ -103,7 +108,7 @@ class Run {
   const Options options_;
   Native native_;  // first: the child should not have the engine
   Guest guest_;
-  Instructions instructions_;
+  Instructions long_{true}, compatible_{false};
   std::unique_ptr<u8[]> before_ = std::make_unique<u8[]>(kMemorySize);
   std::unique_ptr<Start[]> starts_ = std::make_unique<Start[]>(kBatch);
   u64 cases_ = 0, faults_ = 0, different_ = 0, shown_ = 0;

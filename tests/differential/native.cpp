@@ -54,6 +54,7 @@ struct Child {
     for (unsigned i = 0; i < 16; ++i) machine.gregs[kRegisters[i]] = static_cast<greg_t>(in.gpr[i]);
     machine.gregs[REG_RIP] = static_cast<greg_t>(in.rip);
     machine.gregs[REG_EFL] = static_cast<greg_t>(in.rflags);
+    machine.gregs[REG_CSGSFS] = static_cast<greg_t>(in.cs | kStackSelector << 48);
     u8* const image = reinterpret_cast<u8*>(machine.fpregs);
     std::memcpy(image, in.fx, 416);  // the bytes behind say how the frame is laid out
     u64 present;
@@ -74,6 +75,8 @@ struct Child {
     action.sa_sigaction = on_signal;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     for (const int signal : {SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigaction(signal, &action, nullptr);
+    // 32-bit code needs data segments; 64-bit code does not look at them.
+    asm volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(static_cast<u32>(kStackSelector)));
     while (read(in, &child.count, sizeof(child.count)) == sizeof(child.count)) {
       asm volatile("int3" ::: "memory");
       if (write(out, &child.count, sizeof(child.count)) != sizeof(child.count)) break;
