@@ -71,8 +71,8 @@ CpuContract default_cpu_contract(unsigned cpus) {
   leaves.push_back(cache(2, 3, 2, 16, 1024, 1));
   leaves.push_back(cache(3, 3, 3, 16, 16384, count));
   add(6, bits({2}), 0, 0, 0);  // ARAT
-  // EBX: TSC_ADJUST SMEP ERMS SMAP. ECX: UMIP. EDX: FSRM, IBRS and IBPB, ARCH_CAPABILITIES.
-  add(7, 0, bits({1, 7, 9, 20}), bits({2}), bits({4, 26, 29}));
+  // EBX: TSC_ADJUST, FDP on exceptions only, SMEP ERMS, no FCS and FDS, SMAP. ECX: UMIP. EDX: FSRM, IBRS and IBPB, ARCH_CAPABILITIES.
+  add(7, 0, bits({1, 6, 7, 9, 13, 20}), bits({2}), bits({4, 26, 29}));
   add(0xb, 0, 1, 1u << 8, 0);
   add(0xb, id_bits, count, 2u << 8, 0, 1);
   add(0x15, 1, 1, static_cast<u32>(contract.tsc_hz), 0);  // TSC = crystal, 1 GHz

@@ -138,10 +138,10 @@ struct Lods {
 struct Cmps {
   template <class T>
   static bool one(Cpu& cpu, const Op* op) {
+    const Loaded right = load_target<T>(cpu, op);  // first, as processors do: it shows when both would fault
+    if (!right.ok) return false;
     const Loaded left = load_source<T>(cpu, op);
     if (!left.ok) return false;
-    const Loaded right = load_target<T>(cpu, op);
-    if (!right.ok) return false;
     cpu.status = Cmp::run<T>(0, static_cast<T>(left.value), static_cast<T>(right.value)).status;
     advance<T>(cpu, op, kRsi);
     advance<T>(cpu, op, kRdi);
