@@ -1,13 +1,8 @@
 // Tiny guests: a program that meets faults, interrupts, self-modifying code and user mode must reach the same
 // state whatever the counts at which it is stopped, saved and restored.
-#include "cpu/soft/engine.hpp"
+#include "cpu/soft/tiny_guest.hpp"
 
-#include <gtest/gtest.h>
-
-#include "bus/mmio_bus.hpp"
-#include "bus/port_bus.hpp"
-
-// The program is linked to run at 0x10000, with the page tables, GDT and stacks that Guest sets up.
+// The program is linked to run at 0x10000, with the page tables, GDT and stacks that TinyGuest sets up.
 asm(R"(
 .pushsection .rodata
 .balign 4096
@@ -227,102 +222,252 @@ mix_all_end:
 )");
 extern "C" const unsigned char mix_start[], mix_all_end[];
 
+SNIPPET(count_up, R"(
+1: inc rax
+   jmp 1b)");
+
+SNIPPET(fill_long, R"(
+   mov edi, 0x20000
+   mov ecx, 1000
+   mov al, 0x5a
+   rep stosb
+   hlt)");
+
+SNIPPET(read_port, R"(
+   mov dx, 0x510
+1: in al, dx
+   inc rbx
+   jmp 1b)");
+
+SNIPPET(call_patch, R"(
+1: mov al, 1
+   inc rcx
+   cmp rcx, 10
+   jne 1b
+   hlt)");
+
+SNIPPET(wait_for_timer, R"(
+   mov edi, 0xfee00000
+   mov dword ptr [rdi+0xf0], 0x1ff
+   mov dword ptr [rdi+0x3e0], 0xb
+   mov dword ptr [rdi+0x320], 0x40
+   mov dword ptr [rdi+0x380], 100
+   sti
+1: inc rbx
+   jmp 1b)");
+
+SNIPPET(shadow, R"(
+   mov edi, 0xfee00000
+   mov dword ptr [rdi+0xf0], 0x1ff
+   mov dword ptr [rdi+0x3e0], 0xb
+   mov dword ptr [rdi+0x320], 0x40
+   mov dword ptr [rdi+0x380], 1
+   nop
+   nop
+   nop
+   sti
+   inc rbx
+   inc rbx
+   hlt)");
+
 namespace stasis::soft {
 namespace {
 
-constexpr u64 kProgram = 0x10000, kNever = ~0ull;
-
-struct Guest {
-  explicit Guest(Bytes program) {
-    const auto put = [&](u64 address, u64 value) { std::memcpy(memory.host() + address, &value, 8); };
-    put(0x1000, 0x2007);
-    put(0x2000, 0x3007);
-    put(0x2018, 0x5007);
-    put(0x3000, 0x4007);
-    put(0x5000 + 503 * 8, 0x6007);  // 0xfee00000
-    put(0x6000, 0xfee00003);
-    for (u64 page = 0; page < 0x100; ++page) put(0x4000 + page * 8, page << 12 | 7);
-    put(0x7008, 0x00af'9b00'0000'ffff);  // 08 code, 10 data, 18 + 8 user data, 18 + 10 user code, 30 TSS
-    put(0x7010, 0x00cf'9300'0000'ffff);
-    put(0x7020, 0x00cf'f300'0000'ffff);
-    put(0x7028, 0x00af'fb00'0000'ffff);
-    put(0x7030, 0x0000'8900'a000'0067);
-    put(0xa004, 0xf000);  // RSP0
-    put(0xa024, 0xe000);  // IST1
-    std::memcpy(memory.host() + kProgram, program.data(), program.size());
-    VcpuState s;
-    s.rip = kProgram;
-    s.gpr = {};
-    s.gpr[kRsp] = 0xd000;
-    s.cr0 = 0x8001'0033;
-    s.cr3 = 0x1000;
-    s.cr4 = 0x620;
-    s.efer = 0xd00;
-    s.cs = {.selector = 8, .attributes = 0xa9b, .limit = ~0u, .base = 0};
-    s.ss = s.ds = s.es = {.selector = 0x10, .attributes = 0xc93, .limit = ~0u, .base = 0};
-    engine.set(s);
-  }
-  // Runs to `until`, jumping over idle time.
-  StopReason run(u64 until) {
-    for (;;) {
-      const StopReason reason = engine.run(until);
-      if (reason != StopReason::idle || clock.next_alarm() == Clock::kNever) return reason;
-      clock.advance_to(clock.next_alarm());
-    }
-  }
-  u64 digest() const {
-    u64 hash = 14695981039346656037ull;
-    for (u64 i = 0; i < memory.size(); i += 8) {
-      u64 word;
-      std::memcpy(&word, memory.host() + i, 8);
-      hash = (hash ^ word) * 1099511628211ull;
-    }
-    return hash;
-  }
-
-  Clock clock;
-  GuestMemory memory = *GuestMemory::create(2 * kMiB);
-  PortBus ports;
-  MmioBus mmio;
-  CpuContract contract = default_cpu_contract(1);
-  LocalApic apic{clock, 0, contract.tsc_hz};
-  SoftEngine engine{CpuBoard{memory, ports, mmio, clock, apic, contract}};
-};
+constexpr u64 kNever = TinyGuest::kNever;
 
 Bytes mix() { return {mix_start, static_cast<std::size_t>(mix_all_end - mix_start)}; }
 
 TEST(SoftEngine, RunsAMixedProgramToItsEnd) {
-  Guest guest(mix());
-  ASSERT_EQ(guest.run(kNever), StopReason::idle) << guest.engine.failure();
+  TinyGuest guest(mix());
+  guest.start();
+  ASSERT_EQ(guest.run(), StopReason::idle) << guest.engine.failure();
   const VcpuState s = guest.engine.get();
-  EXPECT_EQ(s.rip, kProgram + (s.rip - kProgram));
   EXPECT_EQ(s.cpl, 0);
   EXPECT_EQ(s.activity, Activity::halted);
-  u64 value;
-  std::memcpy(&value, guest.memory.host() + 0x100000, 8);
+  EXPECT_EQ(s.gpr[kR8], guest.peek(TinyGuest::kCode) + 0x77) << "the alias was changed without INVLPG";
+  EXPECT_EQ(s.gpr[kR9], 0x66'0000'0055u) << "a store over two pages, both mapped by the fault handler";
+  EXPECT_EQ(guest.peek(0x101000) & 0xffff'ffff, 0u);
+  EXPECT_EQ(s.gpr[kR11] & kIf, kIf) << "flags as SYSCALL saved them";
+  EXPECT_EQ(guest.entry(0x102000), 0x21063u) << "accessed and dirty";
+  EXPECT_EQ(guest.entry(0x103000) & 0x67, 0x67u);
   EXPECT_TRUE(guest.engine.consistent());
-  printf("retired %lu rip %lx rbx %lx r14 %lu r8 %lx r9 %lx r11 %lx r12 %lu\n", s.retired, s.rip, s.gpr[kRbx], s.gpr[kR14], s.gpr[kR8], s.gpr[kR9], s.gpr[kR11], s.gpr[kR12]);
 }
 
 TEST(SoftEngine, StoppingAnywhereChangesNothing) {
-  Guest whole(mix());
-  ASSERT_EQ(whole.run(kNever), StopReason::idle);
+  TinyGuest whole(mix());
+  whole.start();
+  ASSERT_EQ(whole.run(), StopReason::idle);
   const u64 end = whole.engine.retired();
   for (const u64 step : {1, 2, 3, 7, 50}) {
     SCOPED_TRACE(step);
-    Guest parts(mix());
+    TinyGuest parts(mix());
+    parts.start();
     for (u64 at = 0; at < end; at += step) {
       ASSERT_NE(parts.run(at), StopReason::failed) << parts.engine.failure();
       const VcpuState saved = parts.engine.get();
       parts.engine.set(saved);  // as a restored machine: nothing cached
       ASSERT_EQ(parts.engine.get(), saved) << at;
     }
-    ASSERT_EQ(parts.run(kNever), StopReason::idle);
+    ASSERT_EQ(parts.run(), StopReason::idle);
     EXPECT_EQ(parts.engine.get(), whole.engine.get());
     EXPECT_EQ(parts.digest(), whole.digest());
     EXPECT_EQ(parts.clock.now(), whole.clock.now());
     EXPECT_EQ(parts.apic.state(), whole.apic.state());
   }
+}
+
+TEST(SoftEngine, EveryCountHasOneState) {
+  TinyGuest walked(mix());
+  walked.start();
+  for (u64 at = 0; at < 900; at += 13) {
+    TinyGuest direct(mix());
+    direct.start();
+    walked.run(at);
+    direct.run(at);
+    ASSERT_EQ(walked.engine.get(), direct.engine.get()) << at;
+    ASSERT_EQ(direct.engine.retired(), at);
+  }
+}
+
+TEST(SoftEngine, StopsAtTheCountAndKeepsTime) {
+  TinyGuest guest(CODE_OF(count_up));
+  guest.start();
+  for (const u64 count : {1ull, 2ull, 3ull, 1000ull, 250'001ull}) {
+    EXPECT_EQ(guest.engine.run(count), StopReason::count);
+    EXPECT_EQ(guest.engine.retired(), count);
+    EXPECT_EQ(guest.clock.now(), count);
+    EXPECT_EQ(guest.engine.get().gpr[kRax], (count + 1) / 2);
+  }
+}
+
+TEST(SoftEngine, RepCountsEachIterationAndStopsBetween) {
+  TinyGuest guest(CODE_OF(fill_long));
+  guest.start();
+  guest.engine.run(3 + 400);
+  VcpuState s = guest.engine.get();
+  EXPECT_EQ(s.rip, TinyGuest::kCode + 12);
+  EXPECT_EQ(s.gpr[kRcx], 600u);
+  EXPECT_EQ(s.gpr[kRdi], 0x20000u + 400);
+  EXPECT_EQ(guest.memory.host()[0x20000 + 399], 0x5a);
+  EXPECT_EQ(guest.memory.host()[0x20000 + 400], 0);
+  EXPECT_EQ(guest.run(), StopReason::idle);
+  EXPECT_EQ(guest.engine.retired(), 3u + 1000 + 1);
+}
+
+TEST(SoftEngine, DevicesSeeTheTimeOfTheirInstruction) {
+  struct Probe : PortDevice {
+    explicit Probe(Clock& c) : clock(c) {}
+    u32 port_read(u16, unsigned) override {
+      times.push_back(clock.now());
+      return 0;
+    }
+    void port_write(u16, unsigned, u32) override {}
+    Clock& clock;
+    std::vector<u64> times;
+  };
+  TinyGuest guest(CODE_OF(read_port));
+  Probe probe(guest.clock);
+  guest.ports.map(0x510, 0x510, probe);
+  guest.start();
+  guest.engine.run(8);
+  EXPECT_EQ(probe.times, (std::vector<u64>{1, 4, 7}));
+}
+
+TEST(SoftEngine, AttentionAndKickEndARun) {
+  struct Button : PortDevice {
+    u32 port_read(u16, unsigned) override { return engine->attention(), 0; }
+    void port_write(u16, unsigned, u32) override {}
+    Engine* engine = nullptr;
+  };
+  TinyGuest guest(CODE_OF(read_port));
+  Button button;
+  button.engine = &guest.engine;
+  guest.ports.map(0x510, 0x510, button);
+  guest.start();
+  EXPECT_EQ(guest.engine.run(100), StopReason::attention);
+  EXPECT_EQ(guest.engine.retired(), 2u) << "right after the IN";
+  guest.engine.kick();
+  EXPECT_EQ(guest.engine.run(100), StopReason::attention);
+  EXPECT_EQ(guest.engine.retired(), 2u);
+}
+
+TEST(SoftEngine, DmaIntoDecodedCodeIsSeen) {
+  TinyGuest guest(CODE_OF(call_patch));
+  guest.start();
+  guest.engine.run(21);
+  const u8 two = 2;
+  ASSERT_TRUE(guest.memory.write(TinyGuest::kCode + 1, {&two, 1}));
+  guest.engine.memory_written(TinyGuest::kCode + 1, 1);
+  guest.run();
+  EXPECT_EQ(guest.engine.get().gpr[kRax], 2u);
+}
+
+TEST(SoftEngine, TimerInterruptComesAtItsCount) {
+  TinyGuest guest(CODE_OF(wait_for_timer));
+  guest.start();
+  ASSERT_EQ(guest.run(), StopReason::idle);
+  const VcpuState s = guest.engine.get();
+  EXPECT_EQ(TinyGuest::vector_of(s), 0x40);
+  // Armed by the fifth instruction, at 4 ns; due at 104; then HLT.
+  EXPECT_EQ(s.retired, 105u);
+  EXPECT_EQ(s.gpr[kRbx], 49u);
+}
+
+TEST(SoftEngine, StiHoldsInterruptsForOneInstruction) {
+  TinyGuest guest(CODE_OF(shadow));
+  guest.start();
+  guest.engine.run(9);
+  EXPECT_EQ(guest.engine.get().shadow, InterruptShadow::sti);
+  guest.run();
+  const VcpuState s = guest.engine.get();
+  EXPECT_EQ(TinyGuest::vector_of(s), 0x40);
+  EXPECT_EQ(s.gpr[kRbx], 1u);
+  EXPECT_EQ(s.shadow, InterruptShadow::none);
+}
+
+TEST(SoftEngine, StateComesBackAsItWasSet) {
+  TinyGuest guest(CODE_OF(count_up));
+  VcpuState s = guest.state;
+  for (unsigned i = 0; i < 16; ++i) s.gpr[i] = 0x1111'1111'1111'1111ull * i;
+  s.rflags = 0x3f'7fd7;
+  s.cpl = 3;
+  s.dr = {1, 2, 3, 4};
+  s.fs.base = 0x1234, s.gs.base = 0x5678, s.kernel_gs_base = 0x9abc;
+  s.fpu.st[3][2] = 7, s.fpu.xmm[15][15] = 9;
+  s.shadow = InterruptShadow::mov_ss;
+  s.nmi_blocked = true;
+  s.pending = {.valid = true, .vector = 14, .has_error_code = true, .error_code = 5};
+  s.retired = 12345;
+  guest.engine.set(s);
+  EXPECT_EQ(guest.engine.get(), s);
+}
+
+TEST(SoftEngine, APendingEventIsDeliveredFirst) {
+  TinyGuest guest(CODE_OF(count_up));
+  guest.state.pending = {.valid = true, .vector = 13, .has_error_code = true, .error_code = 0x18};
+  const VcpuState s = guest.finish();
+  EXPECT_EQ(TinyGuest::vector_of(s), 13);
+  EXPECT_EQ(guest.peek(s.gpr[kRsp]), 0x18u);
+  EXPECT_EQ(s.retired, 1u);
+  EXPECT_FALSE(s.pending.valid);
+}
+
+TEST(SoftEngine, NmiIsBlockedUntilIret) {
+  TinyGuest guest(CODE_OF(count_up));
+  guest.state.nmi_pending = true;
+  const VcpuState s = guest.finish();
+  EXPECT_EQ(TinyGuest::vector_of(s), 2);
+  EXPECT_TRUE(s.nmi_blocked);
+  EXPECT_FALSE(s.nmi_pending);
+}
+
+TEST(SoftEngine, CodeOutsideRamFailsWithItsAddress) {
+  TinyGuest guest(CODE_OF(count_up));
+  guest.map(0x180000, 0xd000'0003);
+  guest.state.rip = 0x180000;
+  guest.start();
+  EXPECT_EQ(guest.run(), StopReason::failed);
+  EXPECT_NE(guest.engine.failure().find("0xd0000000"), std::string::npos) << guest.engine.failure();
 }
 
 }  // namespace
