@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/text.hpp"
+
 namespace stasis {
 
 std::string_view name_of(ErrorCode code) {
@@ -28,7 +30,7 @@ std::string_view name_of(ErrorCode code) {
 std::string Error::text() const {
   std::string out = object.empty() ? message : fmt::format("{}: {}", object, message);
   if (!hint.empty()) out += "; " + hint;
-  return out;
+  return printable(out);  // parts of it may come from a hostile file
 }
 
 std::unexpected<Error> fail_errno(std::string object, std::string_view what, int errno_value, std::string hint) {

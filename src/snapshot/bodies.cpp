@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "base/text.hpp"
+
 namespace stasis::snapshot {
 namespace {
 
@@ -43,6 +45,23 @@ Result<std::string> text(const Map& map, std::string_view name, const std::strin
   return *held;
 }
 
+// Texts that people are shown as they are: on a terminal, control characters are commands.
+Result<> check_texts(const Value& value, const std::string& object) {
+  const auto check = [&](const std::string& text) -> Result<> {
+    if (printable(text) == text && text.find('\n') == text.npos) return {};
+    return bad(object, fmt::format("the text '{}' has control characters", text.substr(0, 64)));
+  };
+  if (const auto* text = value.as<std::string>()) return check(*text);
+  if (const Array* array = value.as<Array>())
+    for (const Value& item : *array) STASIS_TRY(check_texts(item, object));
+  if (const Map* map = value.as<Map>())
+    for (const auto& [name, item] : map->members()) {
+      STASIS_TRY(check(name));
+      STASIS_TRY(check_texts(item, object));
+    }
+  return {};
+}
+
 Result<> number_is(const Map& map, std::string_view name, u64 wanted, const std::string& object) {
   STASIS_TRY_SET(const u64* held, member<u64>(map, name, "integer", object));
   if (*held == wanted) return {};
@@ -68,6 +87,7 @@ Value producer_body(const Producer& producer) {
 
 Result<Producer> producer_from(const Value& body, const std::string& object) {
   STASIS_TRY_SET(const Map* map, map_of(body, object));
+  STASIS_TRY(check_texts(body, object));
   Producer out;
   STASIS_TRY_SET(out.program, text(*map, "program", object));
   STASIS_TRY_SET(out.version, text(*map, "version", object));
@@ -91,6 +111,7 @@ Result<PartRecord> part_from(Value body, const std::string& path, const std::str
   const Value* schema = map->find("schema");
   if (!schema || !map->find("state")) return bad(object, "field 'schema' or 'state' is missing");
   if (map->members().size() != 2) return bad(object, fmt::format("has {} fields, wanted are 'schema' and 'state'", map->members().size()));
+  STASIS_TRY(check_texts(*schema, object));
   STASIS_TRY_SET(state::Schema parsed, state::schema_from_value(*schema, object));
   if (parsed.kind.empty() || parsed.version == 0) return bad(object, "the schema has no kind or no version");
   for (auto& [name, value] : body.as<Map>()->members())
@@ -112,6 +133,7 @@ Value parts_body(const std::vector<const PartRecord*>& parts) {
 
 Result<std::vector<ListedPart>> parts_from(const Value& body, const std::string& object) {
   STASIS_TRY_SET(const Array* array, array_of(body, object));
+  STASIS_TRY(check_texts(body, object));
   std::vector<ListedPart> out;
   for (const Value& item : *array) {
     STASIS_TRY_SET(const Map* map, map_of(item, object));
@@ -143,6 +165,7 @@ Value host_body(const std::vector<HostResource>& host) {
 
 Result<std::vector<HostResource>> host_from(const Value& body, const std::string& object) {
   STASIS_TRY_SET(const Array* array, array_of(body, object));
+  STASIS_TRY(check_texts(body, object));
   std::vector<HostResource> out;
   for (const Value& item : *array) {
     STASIS_TRY_SET(const Map* map, map_of(item, object));

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/text.hpp"
+
 namespace stasis::cbor {
 namespace {
 
@@ -133,6 +135,7 @@ class Reader {
   Result<std::string> text_of(u64 length) {
     if (length > input_.size() - at_) return bad("a string is longer than the input");
     std::string text(reinterpret_cast<const char*>(input_.data() + at_), length);
+    if (!is_utf8(text)) return bad("a text is not UTF-8");
     at_ += length;
     return text;
   }

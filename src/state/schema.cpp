@@ -5,6 +5,8 @@
 
 #include <charconv>
 
+#include "base/text.hpp"
+
 namespace stasis::state {
 namespace {
 
@@ -152,7 +154,7 @@ std::string show(const cbor::Value& value, const FieldSchema& schema) {
   }
   if (const auto* negative = value.as<cbor::Negative>()) return fmt::format("-{}", u128{negative->magnitude} + 1);
   if (const bool* boolean = value.as<bool>()) return *boolean ? "true" : "false";
-  if (const std::string* text = value.as<std::string>()) return fmt::format("\"{}\"", *text);
+  if (const std::string* text = value.as<std::string>()) return fmt::format("\"{}\"", printable(*text));
   if (const auto* bytes = value.as<cbor::ByteString>()) return fmt::format("{:02x}", fmt::join(*bytes, " "));
   if (const Array* array = value.as<Array>()) {
     std::string out = "[";
