@@ -99,6 +99,8 @@ void check_contract(const CpuContract& saved, u32 cpus, state::Problems& problem
   };
   if (saved.tsc_hz != here.tsc_hz)
     refuse(fmt::format("tsc_hz is {}, the soft engine offers {} only", saved.tsc_hz, here.tsc_hz));
+  constexpr std::size_t kMostLeaves = 256;
+  if (saved.cpuid.size() > kMostLeaves) return refuse(fmt::format("cpuid has {} leaves, allowed are {}", saved.cpuid.size(), kMostLeaves));
   if (saved.cpuid.empty()) refuse("cpuid is empty, wanted is at least leaf 0");
   if (const u64 missing = saved.arch_capabilities & ~here.arch_capabilities)
     refuse(fmt::format("arch_capabilities has {:#x}, of which {:#x} is not offered here", saved.arch_capabilities, missing));

@@ -3,8 +3,10 @@
 // Problems are collected: damage in one section does not hide what is wrong with the next. Only damage to the
 // frame itself (where does the next section begin?) ends the walk.
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <set>
 
@@ -203,6 +205,7 @@ class Decoder {
 
   // Skipped, but damage anywhere in the file is told.
   Result<> check_unknown(const Frame& frame) {
+    STASIS_TRY(count_metadata(frame.header, kMostMetadataBytes));
     Hasher hasher;
     std::vector<u8> block(std::min(frame.header.length, kMiB));
     for (u64 done = 0; done < frame.header.length;) {
@@ -231,18 +234,19 @@ class Decoder {
     return part ? kMostPartBytes : kMostOtherBytes;
   }
 
+  Result<> count_metadata(const SectionHeader& section, u64 most) {
+    if (section.length > most || section.length > kMostMetadataBytes - metadata_)
+      return bad(fmt::format("section '{}' has {} bytes, allowed are {} here and {} in all", section.name, section.length, most, kMostMetadataBytes));
+    metadata_ += section.length;
+    return {};
+  }
+
   Result<> take_body(const Frame& frame, const ListedPart* part) {
     const SectionHeader& section = frame.header;
     const u64 most = most_bytes(section.name, part);
-    metadata_ += section.length;
-    if (section.length > most || metadata_ > kMostMetadataBytes)
-      return bad(fmt::format("section '{}' has {} bytes, allowed are {} here and {} in all", section.name, section.length, most, kMostMetadataBytes));
+    STASIS_TRY(count_metadata(section, most));
     if (out_.ram_offset && section.name != kRamIndex) damaged(in(section.name) + " comes after the RAM");
-    if (body_size_ < section.length) {  // never read before it is filled: kernels are large, and zeroing them takes time
-      body_ = std::make_unique_for_overwrite<u8[]>(section.length);
-      body_size_ = section.length;
-    }
-    const MutableBytes body(body_.get(), section.length);
+    const MutableBytes body = room_for(section.length);
     STASIS_TRY(source_.read(frame.body, body));
     if (digest_of(body) != section.digest) return damaged(in(section.name) + " does not match its digest"), Result<>{};
     if (auto understood = understand(frame, body, part); !understood) {
@@ -252,6 +256,18 @@ class Decoder {
       problems_.back().object = object_;
     }
     return {};
+  }
+
+  // Kernels are large, and touching new memory page by page takes longer than reading them.
+  MutableBytes room_for(u64 size) {
+    if (body_size_ < size) {
+      constexpr u64 kHugePage = 2 * kMiB;
+      body_size_ = align_up(size, size < kHugePage ? kPageSize : kHugePage);
+      body_.reset(static_cast<u8*>(std::aligned_alloc(size < kHugePage ? kPageSize : kHugePage, body_size_)));
+      STASIS_ASSERT(body_);
+      if (size >= kHugePage) (void)::madvise(body_.get(), body_size_, MADV_HUGEPAGE);  // a hint
+    }
+    return {body_.get(), size};
   }
 
   Result<> understand(const Frame& frame, Bytes body, const ListedPart* part) {
@@ -298,7 +314,10 @@ class Decoder {
   CommitRecord commit_;
   u64 end_ = 0;  // of the sections
   u64 metadata_ = 0;
-  std::unique_ptr<u8[]> body_;
+  struct Free {
+    void operator()(u8* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<u8, Free> body_;
   u64 body_size_ = 0;
   std::vector<ListedPart> parts_;
   std::vector<Error> problems_;

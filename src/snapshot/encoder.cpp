@@ -29,6 +29,7 @@ class Encoder {
   Result<SaveReport> run() {
     STASIS_TRY(check());
     plan();
+    STASIS_TRY(check_sizes());
     STASIS_TRY(sink_.announce(file_bytes_, total_));
     STASIS_TRY(tell(0));
     const auto header = to_bytes(FileHeader{.uuid = image_.producer.uuid, .length = file_bytes_});
@@ -98,6 +99,20 @@ class Encoder {
     file_bytes_ = index.end(at) + kCommitSize;
     total_ += file_bytes_ - at;
     for (u64 i = 0; i < chunks(); ++i) total_ += kPageSize * static_cast<u64>(std::popcount(maybe_nonzero(i)));
+  }
+
+  // Nothing is written that a reader would refuse for its size.
+  Result<> check_sizes() const {
+    u64 all = 0;
+    for (const Section& section : before_) {
+      const bool part = !is_reserved_name(section.header.name);
+      const u64 most = part ? kMostPartBytes : kMostOtherBytes;
+      all += section.header.length;
+      if (section.header.length > most || all > kMostMetadataBytes)
+        return fail(ErrorCode::state, "snapshot", fmt::format("section '{}' has {} bytes, allowed are {} here and {} in all",
+                                                              section.header.name, section.header.length, most, kMostMetadataBytes));
+    }
+    return {};
   }
 
   u64 maybe_nonzero(u64 chunk) const {

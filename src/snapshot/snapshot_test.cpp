@@ -255,6 +255,16 @@ TEST(Snapshot, unknown_sections_are_skipped_or_refused_by_name) {
   expect_refused(pieces.bytes(), ErrorCode::unsupported, "section 'note' is unknown here");  // both are named
 }
 
+TEST(Snapshot, texts_are_no_commands_to_a_terminal) {
+  const Ram ram(1, {0});
+  Image image = image_of(ram);
+  image.producer.program = "stasis\x1b[2J";
+  expect_refused(encoded(image, ram), ErrorCode::bad_file, "the text 'stasis\\x1b[2J' has control characters");
+  image = image_of(ram);
+  image.parts[0].schema.kind += "\n";
+  expect_refused(encoded(image, ram), ErrorCode::bad_file, "has control characters");
+}
+
 TEST(Snapshot, newer_sections_and_flags_are_refused_by_name) {
   const Ram ram(1, {0});
   Pieces pieces(encoded(image_of(ram), ram));
@@ -423,6 +433,17 @@ TEST(Encoder, refuses_paths_that_cannot_be) {
   twice.parts[0].path = twice.parts[1].path;
   MemorySink sink;
   EXPECT_FALSE(encode(sink, twice, ram.source(), nullptr));
+}
+
+TEST(Encoder, refuses_what_no_reader_would_take) {
+  const Ram ram(1);
+  Image image = image_of(ram);
+  image.machine.state = cbor::ByteString(kMostOtherBytes);
+  MemorySink sink;
+  const auto report = encode(sink, image, ram.source(), nullptr);
+  ASSERT_FALSE(report);
+  EXPECT_NE(report.error().text().find("section 'machine' has"), std::string::npos) << report.error().text();
+  EXPECT_TRUE(sink.bytes.empty());
 }
 
 TEST(Uuid, reads_as_version_4) {

@@ -67,6 +67,16 @@ TEST(State, every_problem_is_named_and_nothing_changes) {
   EXPECT_EQ(b.s().word, 7u);
 }
 
+TEST(State, of_a_million_mistakes_a_thousand_are_told) {
+  cbor::Map record;
+  for (unsigned i = 0; i < 2000; ++i) record.members().emplace_back(fmt::format("stray{}", i), u64{1});
+  Outer a;
+  state::Problems problems;
+  EXPECT_FALSE(a.stage(record, {.object = "x", .version = 2, .problems = problems}));
+  EXPECT_GT(problems.size(), 900u);
+  EXPECT_LT(problems.size(), 1100u);
+}
+
 TEST(State, older_records_get_defaults_and_renames) {
   Outer a;
   cbor::Map old;
@@ -97,7 +107,7 @@ TEST(State, schema_travels) {
 
 TEST(Cbor, refuses_what_we_do_not_write) {
   const std::vector<std::vector<u8>> bad = {{}, {0x18, 5}, {0x5f}, {0xc0, 1}, {0xa2, 0x61, 'b', 1, 0x61, 'a', 1},
-                                            {0x82, 1}, {1, 1}, {0x9b, 255, 255, 255, 255, 255, 255, 255, 255}, {0xf7}};
+                                            {0x82, 1}, {1, 1}, {0x62, 0xc0, 0x80}, {0x9b, 255, 255, 255, 255, 255, 255, 255, 255}, {0xf7}};
   for (const auto& bytes : bad) EXPECT_FALSE(cbor::decode(bytes, "x"));
   std::vector<u8> deep(1000, 0x81);
   deep.push_back(1);
