@@ -11,7 +11,7 @@ int status_of(const Ending& ending) {
     case Outcome::stopped: return kStopped;
     case Outcome::crashed: return kCrashed;
     case Outcome::debug_exit: return static_cast<int>(((ending.debug_status << 1) | 1) & 0xff);
-    case Outcome::failed: return kOurError;
+    case Outcome::failed: return run_status_of(ending.error);
   }
   return kOurError;
 }

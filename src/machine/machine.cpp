@@ -6,11 +6,14 @@
 #include <algorithm>
 #include <ctime>
 #include <map>
+#include <ranges>
 
+#include "base/text.hpp"
 #include "base/version.hpp"
 #include "cpu/checks.hpp"
 #include "host/host_clock.hpp"
 #include "machine/board.hpp"
+#include "snapshot/format.hpp"
 
 namespace stasis {
 namespace {
@@ -19,6 +22,9 @@ using snapshot::PartRecord;
 using state::LoadContext;
 using state::Problems;
 
+constexpr u64 kMostImageBytes = snapshot::kMostPartBytes - kMiB;  // the rest: command line and schema
+constexpr u64 kInterruptFlag = 1 << 9;  // RFLAGS.IF
+constexpr const char* kDamaged = "the file is damaged or not ours";
 constexpr std::string_view kMachinePath = "machine", kContractPath = "cpu/contract", kImagesPath = "machine/boot";
 
 template <class S>
@@ -29,10 +35,14 @@ PartRecord record_of(std::string_view path, const S& value) {
 // One error for all problems; each names its object, field, value and what is allowed.
 std::unexpected<Error> refuse(const std::string& path, const Problems& problems) {
   std::string all;
-  for (const Error& problem : problems) all += fmt::format("{}{}: {}", all.empty() ? "" : "\n  ", problem.object, problem.message);
+  constexpr std::size_t kMostTold = 50;
+  for (const Error& problem : problems | std::views::take(kMostTold))
+    all += fmt::format("{}{}: {}", all.empty() ? "" : "\n  ", problem.object, problem.message);
+  if (problems.size() > kMostTold) all += "\n  …";
   const std::string head = problems.size() == 1 ? "" : fmt::format("{} problems:\n  ", problems.size());
-  return fail(ErrorCode::bad_file, "snapshot " + path, head + all,
-              problems.empty() ? "" : problems.front().hint);
+  const auto worst = std::ranges::find(problems, ErrorCode::bad_file, &Error::code);  // damage before what is only not offered here
+  const Error& first = worst != problems.end() ? *worst : problems.front();
+  return fail(first.code, "snapshot " + path, head + all, first.hint);
 }
 
 template <class S>
@@ -43,8 +53,22 @@ void load_struct(S& out, const PartRecord& record, Problems& problems) {
   state::load_record(out, record.state, "", context);
 }
 
-const PartRecord* find_record(const snapshot::Image& image, std::string_view path) {
-  for (const PartRecord& record : image.parts)
+// Kernel and initrd are large: they are moved out of their record, not copied.
+void load_images(BootImages& out, PartRecord& record, Problems& problems) {
+  cbor::ByteString kernel, initrd;
+  if (auto* map = record.state.as<cbor::Map>())
+    for (auto& [name, value] : map->members())
+      if (auto* bytes = value.as<cbor::ByteString>()) {
+        if (name == "kernel") kernel.swap(*bytes);
+        if (name == "initrd") initrd.swap(*bytes);
+      }
+  load_struct(out, record, problems);
+  out.kernel = std::move(kernel);
+  out.initrd = std::move(initrd);
+}
+
+PartRecord* find_record(snapshot::Image& image, std::string_view path) {
+  for (PartRecord& record : image.parts)
     if (record.path == path) return &record;
   return nullptr;
 }
@@ -79,7 +103,7 @@ std::vector<state::Part::Commit> stage_all(Board& board, const snapshot::Image& 
   for (const PlacedPart& placed : board.parts()) {
     const auto found = left.find(placed.path);
     if (found == left.end()) {
-      problems.push_back({ErrorCode::bad_file, placed.path, "its record is missing", "the file is damaged or not ours"});
+      problems.push_back({ErrorCode::bad_file, placed.path, "its record is missing", kDamaged});
       continue;
     }
     const PartRecord& record = *found->second;
@@ -104,6 +128,11 @@ Machine::~Machine() = default;
 Result<std::unique_ptr<Machine>> Machine::boot(const MachineConfig& config, BootImages images, const MachineSinks& sinks) {
   if (config.cpus != 1)
     return fail(ErrorCode::unsupported, "machine", fmt::format("cpus is {}, the soft engine runs 1", config.cpus), "use --cpus 1");
+  if (const u64 size = images.kernel.size() + images.initrd.size(); size > kMostImageBytes)
+    return fail(ErrorCode::usage, "machine", fmt::format("kernel and initrd have {} MiB, allowed are {} MiB, so that a snapshot can hold them",
+                                                         size / kMiB, kMostImageBytes / kMiB), "use a smaller initrd");
+  if (!is_utf8(images.cmdline))
+    return fail(ErrorCode::usage, "cmdline", fmt::format("'{}' is not UTF-8", printable(images.cmdline)), "write it in UTF-8");
   STASIS_TRY_SET(GuestMemory memory, GuestMemory::create(config.memory_bytes));
   auto board = std::make_unique<Board>(config, default_cpu_contract(config.cpus), std::move(images), std::move(memory), sinks);
   STASIS_TRY(board->start(true));
@@ -112,23 +141,23 @@ Result<std::unique_ptr<Machine>> Machine::boot(const MachineConfig& config, Boot
 
 Result<std::unique_ptr<Machine>> Machine::restore(const std::string& path, const MachineSinks& sinks) {
   STASIS_TRY_SET(snapshot::OpenSnapshot saved, snapshot::open(path));
-  const snapshot::Image& image = saved.image;
+  snapshot::Image& image = saved.image;
   Problems problems;
   MachineConfig config;
   CpuContract contract;
   BootImages images;
   load_struct(config, image.machine, problems);
-  const PartRecord *contract_record = find_record(image, kContractPath), *images_record = find_record(image, kImagesPath);
+  PartRecord *contract_record = find_record(image, kContractPath), *images_record = find_record(image, kImagesPath);
   if (contract_record) load_struct(contract, *contract_record, problems);
-  if (images_record) load_struct(images, *images_record, problems);
+  if (images_record) load_images(images, *images_record, problems);
   if (!contract_record || !images_record)
-    problems.push_back({ErrorCode::bad_file, std::string(contract_record ? kImagesPath : kContractPath), "its record is missing", ""});
+    problems.push_back({ErrorCode::bad_file, std::string(contract_record ? kImagesPath : kContractPath), "its record is missing", kDamaged});
   if (problems.empty() && config.memory_bytes != image.ram_size)
     problems.push_back({ErrorCode::bad_file, "machine",
-                        fmt::format("memory_bytes is {}, but the file holds {} bytes of RAM", config.memory_bytes, image.ram_size), ""});
+                        fmt::format("memory_bytes is {}, but the file holds {} bytes of RAM", config.memory_bytes, image.ram_size), kDamaged});
   if (problems.empty()) check_contract(contract, config.cpus, problems);
   if (problems.empty() && config.cpus != 1)
-    problems.push_back({ErrorCode::unsupported, "machine", fmt::format("cpus is {}, the soft engine runs 1", config.cpus), ""});
+    problems.push_back({ErrorCode::unsupported, "machine", fmt::format("cpus is {}, the soft engine runs 1", config.cpus), "resume it with an engine that has more"});
   if (!problems.empty()) return refuse(path, problems);
 
   STASIS_TRY_SET(GuestMemory memory, GuestMemory::map_file(saved.file.get(), saved.ram_offset, image.ram_size, saved.nonzero));
@@ -156,9 +185,16 @@ MachineEvent Machine::run(u64 until_retired) {
   return MachineEvent::failed;
 }
 
+// An interrupt wakes only a vCPU that takes it: after CLI and HLT, guest time goes on beside a waiting one.
+bool Machine::can_go_on() const {
+  const VcpuState vcpu = board_->engine->get();
+  if (vcpu.activity != Activity::halted) return vcpu.activity == Activity::running;
+  return (board_->apic.deliverable() && vcpu.rflags & kInterruptFlag) || (vcpu.nmi_pending && !vcpu.nmi_blocked) || vcpu.pending.valid;
+}
+
 void Machine::advance_idle(u64 time) {
   Clock& clock = board_->clock;
-  while (clock.now() < time && !board_->apic.deliverable() && board_->wanted == MachineEvent::none)
+  while (clock.now() < time && board_->wanted == MachineEvent::none && !can_go_on())
     clock.advance_to(std::min(time, std::max(clock.next_alarm(), clock.now())));
 }
 

@@ -25,7 +25,7 @@ struct MachineSinks {
 };
 
 enum class MachineEvent {
-  none,         // the count or time limit was reached
+  none,         // the count was reached
   idle,         // halted until the next alarm or input
   attention,    // kick()
   reset,        // the guest asks for a reset
@@ -39,7 +39,7 @@ class Board;
 
 class Machine {
  public:
-  // A new machine at power-on, with its kernel loaded. created_by: what `info` says of the engine.
+  // A new machine at power-on, with its kernel loaded.
   static Result<std::unique_ptr<Machine>> boot(const MachineConfig& config, BootImages images, const MachineSinks& sinks);
   // The machine in a snapshot: parsed aside, checked whole, then committed. Every problem is in the error's text.
   static Result<std::unique_ptr<Machine>> restore(const std::string& path, const MachineSinks& sinks);
@@ -74,6 +74,7 @@ class Machine {
 
  private:
   explicit Machine(std::unique_ptr<Board> board);
+  bool can_go_on() const;
   std::unique_ptr<Board> board_;
   std::string restored_from_;
   snapshot::Producer producer_;

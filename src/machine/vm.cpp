@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::size_t kMostInput = 64 * kKiB;  // a guest that does not read must not fill the host's memory
 constexpr u64 kSlice = 2'000'000;  // instructions between looks at the outside; kick() cuts it short
+constexpr u64 kSliceWithInput = 100'000;  // while input waits: 16 bytes each, about what a real line carries
 
 std::unexpected<Error> has_ended(const std::string& name) {
   return fail(ErrorCode::state, "machine " + name, "has ended", "see 'stasis list' for the machines that run");
@@ -38,14 +39,15 @@ Vm::Vm(std::unique_ptr<Machine> machine, ConsoleHub& console, VmOptions options)
 }
 
 Vm::~Vm() {
-  if (!thread_.joinable()) return;
-  (void)stop();
-  thread_.join();
+  if (thread_.joinable()) {
+    (void)stop();
+    thread_.join();
+  } else {
+    end({.outcome = Outcome::stopped});  // never started: nobody who asked must wait for ever
+  }
 }
 
 void Vm::start() { thread_ = std::thread([this] { thread_main(); }); }
-
-void Vm::on_end(std::function<void()> action) { on_end_ = std::move(action); }
 
 Ending Vm::wait() {
   std::unique_lock lock(mutex_);
@@ -62,12 +64,13 @@ std::optional<Ending> Vm::ended() const {
 
 template <class T>
 Result<T> Vm::ask(std::function<Result<T>()> action) {
-  std::promise<Result<T>> promise;
-  std::future<Result<T>> answer = promise.get_future();
+  const auto promise = std::make_shared<std::promise<Result<T>>>();  // outlives whichever side is done with it first
+  std::future<Result<T>> answer = promise->get_future();
   {
     const std::lock_guard lock(mutex_);
     if (ending_) return has_ended(options_.name);
-    requests_.push_back({[&] { promise.set_value(action()); }, [&] { promise.set_value(has_ended(options_.name)); }});
+    requests_.push_back({[promise, &action] { promise->set_value(action()); },
+                         [promise, this] { promise->set_value(has_ended(options_.name)); }});
   }
   wake_.notify_all();
   machine_->kick();
@@ -96,7 +99,7 @@ Result<> Vm::powerdown() {
 }
 
 Result<> Vm::reset() {
-  return ask<void>([this] { return machine_->reset(); });
+  return ask<void>([this] { return restart(); });
 }
 
 Result<> Vm::stop() {
@@ -114,17 +117,13 @@ Result<SaveReport> Vm::checkpoint(const std::string& path) { return ask_to_save(
 Result<SaveReport> Vm::suspend(const std::string& path) { return ask_to_save(path, true); }
 
 Result<SaveReport> Vm::ask_to_save(const std::string& path, bool then_end) {
-  if (saving_.exchange(true)) {
-    const std::lock_guard lock(mutex_);
-    return fail(ErrorCode::busy, "machine " + options_.name, fmt::format("is already being saved to {}", save_path_),
-                "wait for that save, or cancel it");
-  }
   {
     const std::lock_guard lock(mutex_);
-    save_path_ = path;
+    if (saving_)
+      return fail(ErrorCode::busy, "machine " + options_.name, fmt::format("is already being saved to {}", save_path_),
+                  "wait for that save, or cancel it");
+    begin_save(path);
   }
-  save_done_ = save_total_ = 0;
-  cancel_save_ = false;
   auto result = ask<SaveReport>([&]() -> Result<SaveReport> {
     auto saved = save_now(path);
     if (saved && then_end) wanted_end_ = Ending{.outcome = Outcome::suspended};
@@ -134,7 +133,15 @@ Result<SaveReport> Vm::ask_to_save(const std::string& path, bool then_end) {
   return result;
 }
 
+void Vm::begin_save(const std::string& path) {
+  saving_ = true;
+  cancel_save_ = false;
+  save_path_ = path;
+  save_done_ = save_total_ = 0;
+}
+
 Result<> Vm::cancel_save() {
+  const std::lock_guard lock(mutex_);
   if (!saving_) return fail(ErrorCode::state, "machine " + options_.name, "is not being saved");
   cancel_save_ = true;
   return {};
@@ -201,8 +208,8 @@ bool Vm::at_stop() const { return options_.stop_at && machine_->retired() >= *op
 
 void Vm::step() {
   if (at_stop()) return reached_stop();
-  feed_console();
-  u64 limit = machine_->retired() + kSlice;
+  const bool more_input = feed_console();
+  u64 limit = machine_->retired() + (more_input ? kSliceWithInput : kSlice);
   if (options_.stop_at) limit = std::min(limit, *options_.stop_at);
   handle(machine_->run(limit));
 }
@@ -218,7 +225,7 @@ void Vm::handle(MachineEvent event) {
       break;
     case MachineEvent::reset:
       if (options_.no_reboot) wanted_end_ = Ending{.outcome = Outcome::rebooted};
-      else if (auto done = machine_->reset(); !done) wanted_end_ = Ending{.outcome = Outcome::failed, .error = done.error()};
+      else (void)restart();
       break;
     case MachineEvent::power_off: wanted_end_ = Ending{.outcome = Outcome::powered_off}; break;
     case MachineEvent::debug_exit:
@@ -227,7 +234,8 @@ void Vm::handle(MachineEvent event) {
     case MachineEvent::crashed: wanted_end_ = Ending{.outcome = Outcome::crashed}; break;
     case MachineEvent::failed:
       wanted_end_ = Ending{.outcome = Outcome::failed,
-                           .error = Error{ErrorCode::unsupported, "machine " + options_.name, machine_->failure(), ""}};
+                           .error = Error{ErrorCode::unsupported, "machine " + options_.name, machine_->failure(),
+                                          "report it with the kernel and command line; --stop-at saves the moment before"}};
       break;
   }
 }
@@ -261,20 +269,41 @@ void Vm::hold_back() {
   }
 }
 
-void Vm::feed_console() {
+// True: the UART is full, and more waits.
+bool Vm::feed_console() {
   const std::lock_guard lock(mutex_);
   while (!input_.empty() && machine_->uart_can_receive(0)) {
     machine_->uart_receive(0, input_.front());
     input_.pop_front();
   }
+  return !input_.empty();
+}
+
+// A reset that fails leaves no machine that could go on.
+Result<> Vm::restart() {
+  auto done = machine_->reset();
+  if (!done) wanted_end_ = Ending{.outcome = Outcome::failed, .error = done.error()};
+  return done;
 }
 
 void Vm::reached_stop() {
   wanted_end_ = Ending{.outcome = Outcome::stopped};
+  if (machine_->retired() > *options_.stop_at) {
+    wanted_end_ = Ending{.outcome = Outcome::failed,
+                         .error = Error{ErrorCode::usage, "--stop-at",
+                                        fmt::format("{} is not possible: machine {} has executed {} instructions since power-on",
+                                                    *options_.stop_at, options_.name, machine_->retired()),
+                                        fmt::format("give {} or more", machine_->retired())}};
+    return;
+  }
   if (options_.suspend_to.empty()) return;
-  console_.flush();
+  {
+    const std::lock_guard lock(mutex_);
+    begin_save(options_.suspend_to);
+  }
   if (auto saved = save_now(options_.suspend_to)) wanted_end_ = Ending{.outcome = Outcome::suspended};
   else wanted_end_ = Ending{.outcome = Outcome::failed, .error = saved.error()};
+  saving_ = false;
 }
 
 Result<SaveReport> Vm::save_now(const std::string& path) {
@@ -297,7 +326,6 @@ void Vm::end(Ending ending) {
     left.swap(requests_);
   }
   for (const Request& request : left) request.refuse();
-  if (on_end_) on_end_();
   ended_.notify_all();
 }
 

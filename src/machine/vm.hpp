@@ -41,8 +41,8 @@ struct Ending {
 struct VmOptions {
   std::string name;
   Pace pace = Pace::host;
-  std::optional<u64> stop_at;  // retired instructions since power-on
-  std::string suspend_to;      // absolute path; saved there when stop_at is reached
+  std::optional<u64> stop_at;  // retired instructions since power-on; fewer than it has already: it ends as `failed`, usage
+  std::string suspend_to;      // absolute path; saved there when stop_at is reached; fails: the machine ends as `failed`
   bool no_reboot = false;
   bool paused = false;         // start paused
 };
@@ -78,13 +78,12 @@ class Vm {
   void start();                   // begins to execute on a thread of its own
   Ending wait();                  // until the machine ended
   std::optional<Ending> ended() const;
-  void on_end(std::function<void()> action);  // called once on the machine's thread; before start() only
 
   VmInfo info();
   Result<> pause();
   Result<> unpause();
   Result<> powerdown();           // presses the power button
-  Result<> reset();
+  Result<> reset();               // a machine that cannot start again ends as `failed`
   Result<> stop();
   Result<SaveReport> checkpoint(const std::string& path);  // absolute path; the guest goes on afterwards
   Result<SaveReport> suspend(const std::string& path);     // then the machine ends as `suspended`
@@ -106,10 +105,12 @@ class Vm {
   void handle(MachineEvent event);
   void idle();
   void hold_back();
-  void feed_console();
+  bool feed_console();
   void reached_stop();
   void end(Ending ending);
   u64 host_target(u64 guest_ns) const;
+  Result<> restart();
+  void begin_save(const std::string& path);  // mutex_ is held
   Result<SaveReport> save_now(const std::string& path);
   Result<SaveReport> ask_to_save(const std::string& path, bool then_end);
   template <class T>
@@ -118,7 +119,6 @@ class Vm {
   std::unique_ptr<Machine> machine_;
   ConsoleHub& console_;
   const VmOptions options_;
-  std::function<void()> on_end_;
   std::thread thread_;
 
   mutable std::mutex mutex_;  // guards what follows

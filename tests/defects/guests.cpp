@@ -228,6 +228,15 @@ begin halt
   jmp 1b
 finish halt
 
+begin waiting
+  cli
+  movl $0x22, 0xfee00320   # the timer: one shot, vector 0x22
+  movl $0x0b, 0xfee003e0   # ticks of 1 ns
+  movl $1000, 0xfee00380
+1: hlt
+  jmp 1b
+finish waiting
+
 begin rep
   cli
   cld
@@ -427,6 +436,7 @@ TINY_GUEST(ioapic)
 TINY_GUEST(serial)
 TINY_GUEST(spin)
 TINY_GUEST(halt)
+TINY_GUEST(waiting)
 TINY_GUEST(rep)
 TINY_GUEST(long_mode)
 

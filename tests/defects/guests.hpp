@@ -12,6 +12,7 @@ Bytes ioapic();    // sets the I/O APIC's ID and masks, then halts for ever
 Bytes serial();    // opens COM1 with FIFO and interrupts and waits, reading nothing
 Bytes spin();      // jumps to itself, interrupts off
 Bytes halt();      // halts for ever, interrupts off
+Bytes waiting();   // halts for ever, interrupts off, while one waits at the local APIC
 Bytes rep();       // REP LODSB of 4 GiB, again and again
 Bytes long_mode(); // 64-bit code, paging, ring 3, interrupts and devices; every fault leads back to its loop
 
