@@ -89,12 +89,16 @@ Result<std::vector<u64>> GuestMemory::maybe_nonzero_pages() const {
   constexpr u64 kPresentOrSwapped = 3ull << 62;
   std::vector<u64> bits = backing_nonzero_;
   bits.resize((pages() + 63) / 64);
-  STASIS_TRY_SET(const FileDescriptor pagemap, open_file("/proc/self/pagemap", O_RDONLY));
+  const auto pagemap = open_file("/proc/self/pagemap", O_RDONLY);
+  if (!pagemap) {  // no /proc, or not for us: then every page is looked at
+    std::ranges::fill(bits, ~0ull);
+    return bits;
+  }
   std::vector<u64> entries(65536);
   for (u64 first = 0; first < pages(); first += entries.size()) {
     const u64 count = std::min<u64>(entries.size(), pages() - first);
     const u64 at = (reinterpret_cast<u64>(base_) / kPageSize + first) * sizeof(u64);
-    STASIS_TRY(read_exactly_at(pagemap.get(), {reinterpret_cast<u8*>(entries.data()), count * sizeof(u64)}, at,
+    STASIS_TRY(read_exactly_at(pagemap->get(), {reinterpret_cast<u8*>(entries.data()), count * sizeof(u64)}, at,
                                "/proc/self/pagemap"));
     for (u64 i = 0; i < count; ++i)
       if (entries[i] & kPresentOrSwapped) bits[(first + i) / 64] |= 1ull << ((first + i) % 64);
