@@ -203,6 +203,8 @@ class Setting {
     if (roll < 92) return kEdge - random_.below(size + 1);
     if (roll < 96) return kReadOnly + (random_.below(kPageSize - size) & ~15ull);
     if (roll < 98) return kNothing + random_.below(kPageSize);
+    // Far away: not canonical, or with 32-bit addresses where neither guest nor child (nor a sanitizer) has anything.
+    if (in_.decoded.address_width == 32 || in_.decoded.machine_mode != ZYDIS_MACHINE_MODE_LONG_64) return kNothing + random_.below(0x4000'0000);
     return random_.next() | 1ull << 62;
   }
 
@@ -215,8 +217,10 @@ class Setting {
         if (random_.percent(70)) start_.gpr[2] = d.mnemonic == ZYDIS_MNEMONIC_IDIV && start_.gpr[0] >> 63 ? ~0ull : 0;
         break;
       case ZYDIS_MNEMONIC_BT: case ZYDIS_MNEMONIC_BTS: case ZYDIS_MNEMONIC_BTR: case ZYDIS_MNEMONIC_BTC:
-        if (const int reg = in_.operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER ? number_of(in_.operands[1].reg.value) : -1; reg >= 0 && random_.percent(80)) {
-          pin(static_cast<unsigned>(reg), random_.below(512) - 256);
+        if (const int reg = in_.operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER ? number_of(in_.operands[1].reg.value) : -1; reg >= 0) {
+          const u64 reach = random_.percent(80) ? 512 : 1 << 24;
+          pin(static_cast<unsigned>(reg), random_.below(reach) - reach / 2);
+          bit_ = reg;
         }
         break;
       case ZYDIS_MNEMONIC_ENTER:
@@ -246,9 +250,11 @@ class Setting {
   bool reach(const ZydisDecodedOperand& o) {
     const auto& mem = o.mem;
     const u64 size = std::clamp<u64>(o.size / 8, 1, 512);
-    const u64 at = target(mem.base == ZYDIS_REGISTER_RSP && o.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ? 8 : size);
+    u64 at = target(mem.base == ZYDIS_REGISTER_RSP && o.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ? 8 : size);
     const u64 disp = mem.disp.has_displacement ? static_cast<u64>(mem.disp.value) : 0;
     const auto& raw = in_.decoded.raw.disp;
+    const bool fixed = mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP || mem.base == ZYDIS_REGISTER_NONE;
+    if (fixed && at >> 32) at = kNothing;  // cut to 32 bits it could be anywhere
     if (in_.decoded.address_width == 16) return true;  // nothing is there: CR2 tells the address
     if (mem.base == ZYDIS_REGISTER_RIP || mem.base == ZYDIS_REGISTER_EIP) {
       poke<u32>(in_.bytes + raw.offset, static_cast<u32>(at - (start_.rip + in_.decoded.length)));
@@ -267,6 +273,7 @@ class Setting {
       pin(static_cast<unsigned>(index), (at - disp) / factor);
       return true;
     }
+    if (base == bit_ && in_.decoded.address_width == 32) return false;
     if (pinned_ >> base & 1) return true;
     const u64 scaled = index >= 0 ? start_.gpr[index] * mem.scale : 0;
     u64 value = at - disp - scaled;
@@ -281,6 +288,7 @@ class Setting {
   Start& start_;
   unsigned index_;
   unsigned pinned_ = 0;
+  int bit_ = -1;  // register with a bit offset
 };
 
 }  // namespace
