@@ -237,8 +237,9 @@ void CodeCache::stored(u64 physical, u64 size, const Op* op) {
   std::vector<Block*> hit;
   for (Block* block : found->second.blocks)
     if (overlaps(*block, physical, size)) hit.push_back(block);
-  for (Block* block : hit) drop(block);
   if (hit.empty()) return;
+  if (++found->second.hits >= kDataAfter) hit = found->second.blocks;
+  for (Block* block : hit) drop(block);
   mmu_.code_dropped(op);
 }
 

@@ -45,9 +45,11 @@ class CodeCache {
  private:
   static constexpr u64 kMostBytes = 64 * kMiB;
   static constexpr unsigned kBucketBits = 16;
+  static constexpr unsigned kDataAfter = 8;  // hits: the page is no code any more
   struct Page {
     u64 granules = 0;  // 64-byte pieces that blocks were made from
     std::vector<Block*> blocks;
+    unsigned hits = 0;  // stores that dropped something
   };
   static u64 bucket_of(u64 physical, u32 mode) { return ((physical ^ physical >> 16) + mode) & ((1u << kBucketBits) - 1); }
   static Block* allocate(unsigned count);

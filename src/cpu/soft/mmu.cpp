@@ -30,7 +30,7 @@ Mmu::Mmu(Cpu& cpu, GuestMemory& memory, CodeCache& code)
     : cpu_(cpu), memory_(memory), code_(code), spaces_(new Space[kSpaces]), kernels_(new KernelView[kSpaces]), space_(&spaces_[0]) {
   flags_.reset(lazy_array<u8>(memory.pages()));
   stores_.reset(lazy_array<u8>(memory.pages()));
-  leaf_.reset(lazy_array<u64>(memory.pages()));
+  maps_.reset(lazy_array<u64>(memory.pages()));
   kernel_jumps_.reset(new JumpEntry[1ull << kJumpBits]);
   for (unsigned i = 0; i < kSpaces; ++i) {
     spaces_[i].user_jumps.reset(new JumpEntry[1ull << kJumpBits]);
@@ -63,10 +63,7 @@ void Mmu::cr3_changed() {
   if (!found) {
     found = oldest;
     found->cr3 = cpu_.sys.cr3;
-    for (unsigned v = 0; v < 3; ++v)
-      if (std::exchange(found->used[v], false)) found->views[v] = {};
-    flush(found->user, nullptr);
-    found->kernel = nullptr;
+    forget(*found);
   }
   join_kernel(*found, space_->kernel);
   found->last_used = ++clock_;
@@ -86,7 +83,7 @@ bool Mmu::agrees(const KernelView& kernel, u64 cr3) {
 void Mmu::join_kernel(Space& space, KernelView* preferred) {
   for (KernelView* kernel : {preferred, space.kernel}) {
     if (!kernel || !agrees(*kernel, space.cr3)) continue;
-    if (!kernel->roots.empty()) mark_table((space.cr3 & kAddress) & a20_mask_, 4, 0, 8);
+    if (!kernel->roots.empty()) mark_table((space.cr3 & kAddress) & a20_mask_, 4, 0, space);
     space.kernel = kernel;
     return;
   }
@@ -176,6 +173,7 @@ u64 Mmu::next_salt() {
 void Mmu::bump(ExecView& exec, const Op* op) {
   exec.salt = next_salt();
   exec.filter = {};
+  exec.pages.clear();
   if (&exec == &running_code()) {
     cpu_.salt = exec.salt;
     break_after(cpu_, op);
@@ -207,33 +205,93 @@ void Mmu::flush(const Op* op) {
   space_->used[view_] = true;
 }
 
-void Mmu::drop_page(ExecView& exec, u64 linear, const Op* op) {
-  TlbEntry& entry = exec.entries[linear >> 12 & (kExecEntries - 1)];
-  if (entry.tag == linear) entry = {};
-  const unsigned bit = filter_bit(linear);
-  if (exec.filter[bit >> 6] >> (bit & 63) & 1) bump(exec, op);
+// Forgets what was translated in the 1 << shift bytes at `linear`, which is aligned to that.
+void Mmu::drop_range(ExecView& exec, u64 linear, unsigned shift, const Op* op) {
+  if (!exec.used) return;
+  if (shift == 12) {
+    TlbEntry& entry = exec.entries[linear >> 12 & (kExecEntries - 1)];
+    if (entry.tag == linear) entry = {};
+    const unsigned bit = filter_bit(linear);
+    if (!(exec.filter[bit >> 6] >> (bit & 63) & 1)) return;
+    if (std::find(exec.pages.begin(), exec.pages.end(), linear) != exec.pages.end()) bump(exec, op);
+    return;
+  }
+  for (TlbEntry& entry : exec.entries)
+    if ((entry.tag ^ linear) >> shift == 0) entry = {};
+  for (const u64 page : exec.pages)
+    if ((page ^ linear) >> shift == 0) return bump(exec, op);
 }
 
-void Mmu::drop_page(u64 linear, const Op* op) {
+void Mmu::drop_range(u64 linear, unsigned shift, u64 spaces, const Op* op) {
   const u64 slot = linear >> 12 & (kTlbEntries - 1);
   for (unsigned i = 0; i < kSpaces; ++i) {
+    drop_range(kernels_[i], linear, shift, op);  // shared between spaces
+    if (!(spaces >> i & 1)) continue;
     Space& space = spaces_[i];
-    for (TlbView& view : space.views) {
-      if (view.read[slot].tag == linear) view.read[slot] = {};
-      if (view.write[slot].tag == linear) view.write[slot] = {};
+    drop_range(space.user, linear, shift, op);
+    for (unsigned v = 0; v < 3; ++v) {
+      TlbView& view = space.views[v];
+      if (!space.used[v]) continue;
+      if (shift == 12) {
+        if (view.read[slot].tag == linear) view.read[slot] = {};
+        if (view.write[slot].tag == linear) view.write[slot] = {};
+        continue;
+      }
+      for (auto* const entries : {&view.read, &view.write})
+        for (TlbEntry& entry : *entries)
+          if ((entry.tag ^ linear) >> shift == 0) entry = {};
     }
-    drop_page(space.user, linear, op);
-    drop_page(kernels_[i], linear, op);
   }
 }
 
 // Everything that came through a table page, and its mark.
 void Mmu::drop_table(u64 page, const Op* op) {
-  const u64 leaf = std::exchange(leaf_[page], 0);
+  const u64 maps = std::exchange(maps_[page], 0);
+  const unsigned level = maps & kLevel;
   flags_[page] &= static_cast<u8>(~kTable);
-  if (leaf == 0) return;
-  if (leaf == kSeveral) return flush(op);
-  for (unsigned i = 0; i < 512; ++i) drop_page(((leaf - 1) << 21) + (static_cast<u64>(i) << 12), op);
+  if (level == 0) return;
+  if (maps & kSeveral) return flush(op);
+  if (level == 4) return drop_root(page, op);
+  drop_range(maps & kBase, 12 + 9 * level, maps >> kSpaceShift & 0xf, op);
+}
+
+// The spaces of a top-level table; supervisor code that others share stays, as they have tables of their own.
+void Mmu::drop_root(u64 page, const Op* op) {
+  const u64 address = memory_.address_of(page << 12);
+  if ((space_->cr3 & kAddress & a20_mask_) == address) return flush(op);
+  for (unsigned i = 0; i < kSpaces; ++i) {
+    Space& space = spaces_[i];
+    if ((space.cr3 & kAddress & a20_mask_) != address) continue;
+    forget(space);
+    space.cr3 = ~0ull;
+  }
+}
+
+void Mmu::forget(Space& space) {
+  for (unsigned v = 0; v < 3; ++v)
+    if (std::exchange(space.used[v], false)) space.views[v] = {};
+  flush(space.user, nullptr);
+  space.kernel = nullptr;
+}
+
+// What came through one entry of a table page.
+void Mmu::drop_entry(u64 page, unsigned index, const Op* op) {
+  const u64 maps = maps_[page];
+  const unsigned level = maps & kLevel, shift = 12 + 9 * (level - 1);
+  if (level == 0) return;
+  if (maps & kSeveral) return flush(op);
+  u64 linear = (maps & kBase) + (static_cast<u64>(index) << shift);
+  if (level == 4) {
+    linear = static_cast<u64>(static_cast<i64>(linear << 16) >> 16);
+    for (unsigned i = 0; i < kSpaces; ++i)
+      for (const KernelView::Root& root : kernels_[i].roots)
+        if (root.index == index) {
+          flush(kernels_[i], op);
+          kernels_[i].roots.clear();
+          break;
+        }
+  }
+  drop_range(linear, shift, maps >> kSpaceShift & 0xf, op);
 }
 
 void Mmu::drop_writes(u64 page) {
@@ -253,16 +311,20 @@ void Mmu::mark_code(u64 page) {
   if (flags_[page] & kWritable) drop_writes(page);
 }
 
-void Mmu::mark_table(u64 address, unsigned level, u64 linear, unsigned bytes) {
+void Mmu::mark_table(u64 address, unsigned level, u64 linear, const Space& space) {
   const u64 page = page_of(address);
   stores_[page] = 0;
   if (!(flags_[page] & kTable)) {
     flags_[page] |= kTable;
-    leaf_[page] = 0;
+    maps_[page] = 0;
     if (flags_[page] & kWritable) drop_writes(page);
   }
-  const u64 leaf = level == 1 && bytes == 8 ? 1 + (linear >> 21) : kSeveral;
-  if (leaf_[page] != leaf) leaf_[page] = leaf_[page] == 0 ? leaf : kSeveral;
+  const u64 base = level == 4 ? 0 : linear >> (12 + 9 * level) << (12 + 9 * level);
+  u64& maps = maps_[page];
+  if ((maps & kLevel) == 0) maps = base | level;
+  else if ((maps & kBase) != base || (maps & kLevel) != level) maps |= kSeveral;
+  maps |= 1ull << (kSpaceShift + (&space - spaces_.get()));
+  if (!(cpu_.sys.efer & kEferLma)) maps |= kSeveral;
 }
 
 void Mmu::table_stored(u64 page, u64 offset, unsigned size, const void* in, const Op* op) {
@@ -278,8 +340,7 @@ void Mmu::table_stored(u64 page, u64 offset, unsigned size, const void* in, cons
     std::memcpy(&entry, bytes, 8);
     if (entry == old) continue;
     if (!everything_counts && (old & (kPresent | kAccessed)) != (kPresent | kAccessed)) continue;
-    if (leaf_[page] == kSeveral) flush(op);
-    else if (leaf_[page] != 0) drop_page(((leaf_[page] - 1) << 21) + (at / 8 << 12), op);
+    drop_entry(page, static_cast<unsigned>(at / 8), op);
   }
   if (++stores_[page] >= kUnmarkAfter) drop_table(page, op);
 }
@@ -367,7 +428,7 @@ bool Mmu::walk_tables(u64 linear, Access access, View view, Walk& out) {
     const bool pointer = wide && !lma && step.level == 3;
     const u64 wanted = step.entry | kAccessed | (access == Access::write && i + 1 == count ? kDirty : 0);
     if (!pointer && wanted != step.entry) write_entry(step, wanted);
-    if (out.cacheable) mark_table(step.address & a20_mask_, step.level, linear, bytes);
+    if (out.cacheable) mark_table(step.address & a20_mask_, step.level, linear, *space_);
   }
   return true;
 }
@@ -420,15 +481,26 @@ bool Mmu::fetch(u64 linear, u64& physical) {
   ExecView& exec = running_code();
   TlbEntry& entry = exec.entries[linear >> 12 & (kExecEntries - 1)];
   const u64 page = linear & ~0xfffull;
-  if (entry.tag != page) {
+  const bool fresh = entry.tag != page;
+  if (fresh) {
     if (!map(linear, Access::fetch, user ? kUser : kSupervisor, nullptr, physical)) return false;
     entry = {page, physical - linear};
     exec.used = true;
     if (!user) add_root(linear);
   }
   physical = linear + entry.addend;
-  const unsigned bit = filter_bit(linear);
-  exec.filter[bit >> 6] |= 1ull << (bit & 63);
+  u64& vouched = exec.vouched[linear >> 12 & (kExecEntries - 1)];
+  if (fresh || vouched != exec.salt) {
+    if (exec.pages.size() >= exec.pages_limit) {
+      std::sort(exec.pages.begin(), exec.pages.end());
+      exec.pages.erase(std::unique(exec.pages.begin(), exec.pages.end()), exec.pages.end());
+      exec.pages_limit = std::max<u64>(2048, 2 * exec.pages.size());
+    }
+    const unsigned bit = filter_bit(linear);
+    exec.filter[bit >> 6] |= 1ull << (bit & 63);
+    exec.pages.push_back(page);
+    vouched = exec.salt;
+  }
   return true;
 }
 

@@ -72,11 +72,16 @@ class Mmu {
 
  private:
   static constexpr u8 kCode = 1, kTable = 2, kWritable = 4;  // kWritable: some write TLB may hold the page
-  static constexpr u64 kSeveral = ~0ull;
+  // What a table page maps, as far as walks know: linear base, level (0: nothing yet), the spaces that walked
+  // through it as bits from kSpaceShift, and whether it was met in several places.
+  static constexpr u64 kLevel = 7, kSpaceShift = 4, kSeveral = 0x100, kBase = ~0xfffull;
   static constexpr unsigned kSpaces = 4, kExecEntries = 512;
   struct ExecView {
     std::array<TlbEntry, kExecEntries> entries;  // addend: physical page - linear page
     std::array<u64, 64> filter{};                // hashed linear pages that `salt` vouches for
+    std::vector<u64> pages;                      // these pages, some of them twice
+    u64 pages_limit = 2048;
+    std::array<u64, kExecEntries> vouched{};     // the salt for which an entry's page was put there
     u64 salt = 0;
     bool used = false;
   };
@@ -113,7 +118,7 @@ class Mmu {
   bool permitted(Access access, View view, bool user_page, bool writable, bool no_execute) const;
   bool read_entry(u64 address, unsigned bytes, u64& entry);
   void write_entry(const Step& step, u64 entry);
-  void mark_table(u64 address, unsigned level, u64 linear, unsigned bytes);
+  void mark_table(u64 address, unsigned level, u64 linear, const Space& space);
   void drop_writes(u64 page);
   void fill(u64 linear, u64 physical, Access access, View view);
   bool is_device(u64 physical) const;
@@ -122,11 +127,14 @@ class Mmu {
   void store_ram(u64 physical, const void* in, unsigned size, const Op* op);
   void table_stored(u64 page, u64 offset, unsigned size, const void* in, const Op* op);
   void drop_table(u64 page, const Op* op);
-  void drop_page(u64 linear, const Op* op);
+  void drop_root(u64 page, const Op* op);
+  void forget(Space& space);
+  void drop_entry(u64 page, unsigned index, const Op* op);
+  void drop_range(u64 linear, unsigned shift, u64 spaces, const Op* op);
   void flush(const Op* op);
   void bump(ExecView& exec, const Op* op);
   void flush(ExecView& exec, const Op* op);
-  void drop_page(ExecView& exec, u64 linear, const Op* op);
+  void drop_range(ExecView& exec, u64 linear, unsigned shift, const Op* op);
   ExecView& running_code() { return cpu_.cpl == 3 ? space_->user : *space_->kernel; }
   void join_kernel(Space& space, KernelView* preferred);
   bool agrees(const KernelView& kernel, u64 cr3);
@@ -149,7 +157,7 @@ class Mmu {
     void operator()(void* p) const { std::free(p); }
   };
   std::unique_ptr<u8[], Free> flags_, stores_;     // per RAM page; lazily zero
-  std::unique_ptr<u64[], Free> leaf_;              // of a last-level table: 1 + (linear address it maps >> 21), or kSeveral
+  std::unique_ptr<u64[], Free> maps_;              // of a table page: see kLevel
   struct Context {                                 // what jump entries of a privilege were made for
     u32 mode = ~0u;
     u64 base = 0;
