@@ -10,10 +10,12 @@
 //
 //   walk STASIS GUEST_FOLDER SCRATCH_FOLDER POINTS SEED
 #include <fmt/format.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <random>
@@ -118,6 +120,15 @@ void resume_in_a_process(const std::string& stasis, const std::string& file, u64
     die(fmt::format("`stasis resume --stop-at {} --suspend-to` ended with wait status {:#x}, wanted exit status 4 (suspended)", count, status));
 }
 
+// A folder of this walk's own: in memory where there is room, else in `folder`. Its three files take 400 MiB.
+std::string scratch_in(const std::string& folder) {
+  struct statvfs memory{};
+  const bool roomy = ::statvfs("/dev/shm", &memory) == 0 && memory.f_bavail * memory.f_frsize > 2 * kGiB && ::access("/dev/shm", W_OK) == 0;
+  std::string name = (roomy ? "/dev/shm" : folder) + "/stasis-walk.XXXXXX";
+  if (!::mkdtemp(name.data())) die("no scratch folder can be made in " + folder);
+  return name;
+}
+
 std::string file_digest(const std::string& path) {
   const auto opened = must(snapshot::open(path), path);
   return must(snapshot::digest(opened), path);
@@ -127,7 +138,7 @@ std::string file_digest(const std::string& path) {
 
 int main(int argc, char** argv) {
   if (argc != 6) die("usage: walk STASIS GUEST_FOLDER SCRATCH_FOLDER POINTS SEED");
-  const std::string stasis = argv[1], guest = argv[2], scratch = argv[3];
+  const std::string stasis = argv[1], guest = argv[2], scratch = scratch_in(argv[3]);
   const unsigned points = static_cast<unsigned>(std::atoi(argv[4]));
   std::mt19937_64 random(static_cast<u64>(std::atoll(argv[5])));
   const std::string live_file = scratch + "/live.stasis", chain_file = scratch + "/chain.stasis", again_file = scratch + "/again.stasis";
@@ -173,6 +184,7 @@ int main(int argc, char** argv) {
     if (whole(live_file) != whole(again_file)) die(fmt::format("point {} ({} instructions): save, load, save differs", done, count));
     if (done % 10 == 0) fmt::print("point {:3} at {:>11} instructions, cpl {}, digest {}\n", done, count, vcpu.cpl, digest);
   }
+  std::filesystem::remove_all(scratch);
   fmt::print("walk: ok: {} points to {} instructions, every digest equal; of them", done, reference->retired());
   for (const auto& [place, count] : places) fmt::print(" {} {},", kPlaceNames[place], count);
   fmt::print("\n");
