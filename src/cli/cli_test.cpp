@@ -98,6 +98,11 @@ TEST(Output, SaysSizesTimesAndProgressInWords) {
   EXPECT_EQ(progress_line(5, 4, 1), "5 bytes of 4 bytes, 4.7 GiB/s");
 }
 
+TEST(Output, ShowsControlCharactersInsteadOfSendingThem) {
+  EXPECT_EQ(printable("a\x1b[2Jb\x07\r\n\tü"), "a\\x1b[2Jb\\x07\\x0d\n\\x09ü");
+  EXPECT_EQ(printable(std::string_view("\0\x7f", 2)), "\\x00\\x7f");
+}
+
 struct Channel {
   u8 mode = 3;
   std::vector<u8> memory = std::vector<u8>(100, 0xab);

@@ -11,13 +11,24 @@
 namespace stasis::cli {
 
 void print_error(const Error& error, bool json) {
-  const std::string text = json ? control::to_json(error) : fmt::format("stasis: {}\n", error.text());
+  const std::string text = json ? control::to_json(error) : fmt::format("stasis: {}\n", printable(error.text()));
   std::fputs(text.c_str(), stderr);
 }
 
 void print(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
+}
+
+std::string printable(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (const char c : text) {
+    const auto byte = static_cast<u8>(c);
+    if ((byte < 0x20 && c != '\n') || byte == 0x7f) out += fmt::format("\\x{:02x}", byte);
+    else out += c;
+  }
+  return out;
 }
 
 std::string human_bytes(u64 bytes) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "base/error.hpp"
 #include "base/types.hpp"
@@ -11,6 +12,9 @@ namespace stasis::cli {
 // On standard error: "stasis: object: message; hint", or as JSON.
 void print_error(const Error& error, bool json);
 void print(const std::string& text);  // on standard output, at once
+
+// Control characters but for line ends as \xNN: what comes from a file must not speak to the terminal.
+std::string printable(std::string_view text);
 
 std::string human_bytes(u64 bytes);       // "1.5 GiB"
 std::string human_count(u64 count);       // "1 234 567"

@@ -21,12 +21,12 @@ Result<> show(const SnapshotOptions& options) {
   if (!snapshot) {
     // What cannot be read can often still be named.
     if (const auto identity = snapshot::identify(options.file); identity && !options.json)
-      print(show_identity(options.file, *identity));
+      print(printable(show_identity(options.file, *identity)));
     return std::unexpected(std::move(snapshot).error());
   }
-  if (options.path.empty()) return print(options.json ? show_whole_json(*snapshot) : show_whole(*snapshot)), Result<>{};
+  if (options.path.empty()) return print(options.json ? show_whole_json(*snapshot) : printable(show_whole(*snapshot))), Result<>{};
   STASIS_TRY_SET(const std::string text, options.json ? show_path_json(*snapshot, options.path) : show_path(*snapshot, options.path));
-  return print(text), Result<>{};
+  return print(options.json ? text : printable(text)), Result<>{};
 }
 
 Result<> digest(const SnapshotOptions& options) {

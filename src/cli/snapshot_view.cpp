@@ -11,7 +11,7 @@
 namespace stasis::cli {
 namespace {
 
-constexpr std::size_t kMostBytesShown = 32, kMostTextShown = 400, kMostItemsShown = 64;
+constexpr std::size_t kMostBytesShown = 32, kMostTextShown = 400, kMostItemsShown = 64, kLongestRow = 120;
 
 std::string hex_of(Bytes bytes) {
   const Bytes shown = bytes.first(std::min(bytes.size(), kMostBytesShown));
@@ -67,8 +67,12 @@ void add_value(std::string& out, int indent, const std::string& name, const cbor
   }
   if (!holds_records(value)) return add_line(out, indent, name, short_text(value, schema), schema.help);
   const auto& items = *value.as<cbor::Array>();
-  for (std::size_t i = 0; i < std::min(items.size(), kMostItemsShown); ++i)
-    add_value(out, indent, fmt::format("{}/{}", name, i), items[i], schema);
+  for (std::size_t i = 0; i < std::min(items.size(), kMostItemsShown); ++i) {
+    const std::string here = fmt::format("{}/{}", name, i);
+    // A table reads best with a row on a line.
+    if (const std::string row = state::show(items[i], schema); row.size() <= kLongestRow) add_line(out, indent, here, row, "");
+    else add_value(out, indent, here, items[i], schema);
+  }
   if (items.size() > kMostItemsShown) add_line(out, indent, name, fmt::format("… ({} items)", items.size()), "");
 }
 
@@ -93,6 +97,15 @@ void add_sections(std::string& out, const snapshot::OpenSnapshot& snapshot) {
     const u16 version = part == parts.end() ? section.version : part->schema.version;
     out += fmt::format("{:36} {:24} {:>7} {:>12} {:>14}  {}\n", section.name, kind, version, section.offset, section.length,
                        section.digest.empty() ? "-" : section.digest);
+  }
+}
+
+// When in the guest's life it was saved.
+void add_moment(std::string& out, const snapshot::OpenSnapshot& snapshot) {
+  for (const auto& [what, path] : {std::pair{"instructions", "cpu/0/retired"}, std::pair{"guest time", "clock/now_ns"}}) {
+    const auto found = select(snapshot, path);
+    const u64* number = found && found->schema ? found->value->as<u64>() : nullptr;
+    if (number) out += fmt::format("  {:14} {}\n", what, found->schema->unit == "ns" ? human_seconds(*number) : human_count(*number));
   }
 }
 
@@ -124,6 +137,7 @@ std::string show_whole(const snapshot::OpenSnapshot& snapshot) {
   out += fmt::format("  {:14} {}\n", "root", snapshot.root);
   out += fmt::format("  {:14} {} ({} bytes)\n", "file", human_bytes(snapshot.file_bytes), snapshot.file_bytes);
   out += fmt::format("  {:14} {}: {} pages, {} present, {} zero\n", "ram", human_bytes(image.ram_size), pages, present, pages - present);
+  add_moment(out, snapshot);
   for (const auto& resource : image.host)
     out += fmt::format("  {:14} {} {} ({})\n", "needs", resource.kind, resource.name, resource.hint);
   out += "\n" + record_text(image.machine);
