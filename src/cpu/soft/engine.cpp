@@ -159,8 +159,13 @@ StopReason SoftEngine::run(u64 until_retired) {
   return reason;
 }
 
+// A guest may take exceptions without end and execute nothing (a page fault handler that is not there, on a stack of
+// its own). No guest time passes then, so who runs it is asked now and then whether to go on.
 StopReason SoftEngine::run_until(u64 until_retired) {
-  for (;;) {
+  u64 seen = retired();
+  for (unsigned fruitless = 0;; ++fruitless) {
+    if (retired() != seen) seen = retired(), fruitless = 0;
+    if (fruitless > kMostFruitless) return StopReason::attention;
     board_.clock.advance_to(time());
     if (init_waits_ || startup_waits_ >= 0) take_signals();
     if (std::exchange(attention_, false)) return StopReason::attention;
@@ -191,12 +196,12 @@ bool SoftEngine::run_blocks() {
     return false;
   }
   if (cpu_.budget < block->count) block = code_.cut(*block, static_cast<unsigned>(cpu_.budget));
-  run_block(block);
-  return cpu_.sys.activity == Activity::running && !cpu_.sys.nmi_pending && failure_.empty() &&
+  return run_block(block) && cpu_.sys.activity == Activity::running && !cpu_.sys.nmi_pending && failure_.empty() &&
          !((cpu_.rflags_rest & kIf) && board_.apic.deliverable());
 }
 
-void SoftEngine::run_block(Block* block) {
+// False: it was left early, by a fault or to run an op alone.
+bool SoftEngine::run_block(Block* block) {
   cpu_.budget -= block->count;
   cpu_.block = block;
   cpu_.r[kRipSlot] = cpu_.rip;
@@ -208,7 +213,7 @@ void SoftEngine::run_block(Block* block) {
     op->fn(cpu_, op);
   }
 #endif
-  if (cpu_.leave == Leave::none) [[likely]] return;
+  if (cpu_.leave == Leave::none) [[likely]] return true;
   const Op* const op = cpu_.left_at;
   cpu_.budget += cpu_.block->count - op->position;
   cpu_.rip = cpu_.rip_of(op);
@@ -219,6 +224,7 @@ void SoftEngine::run_block(Block* block) {
   } else {
     fault_at_rip();
   }
+  return false;
 }
 
 void SoftEngine::fault_at_rip() {

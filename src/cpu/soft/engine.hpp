@@ -32,6 +32,7 @@ class SoftEngine final : public Engine, private CpuSignals {
 
  private:
   static constexpr u64 kQuantum = 100'000;
+  static constexpr unsigned kMostFruitless = 100'000;  // rounds in which nothing retires
 
   // CpuSignals
   void nmi() override { cpu_.sys.nmi_pending = true; }
@@ -48,7 +49,7 @@ class SoftEngine final : public Engine, private CpuSignals {
   bool take_event();
   void deliver(const Event& event);
   bool run_blocks();
-  void run_block(Block* block);
+  bool run_block(Block* block);
   void run_op_alone(const Block& block, const Op& op);
   void run_step();
   Block* look_up();
