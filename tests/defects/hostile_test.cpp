@@ -112,9 +112,12 @@ void change_image(Taken& taken, Random& random) {
 // True: it can go on.
 bool go_on(Machine& machine, u64 count) {
   for (unsigned waits = 0; machine.retired() < count; ++waits) {
+    const u64 before = machine.retired();
     switch (machine.run(count)) {
-      case MachineEvent::none:
-      case MachineEvent::attention: break;
+      case MachineEvent::none: break;
+      case MachineEvent::attention:
+        if (machine.retired() == before && waits > 2) return false;  // it executes nothing
+        break;
       case MachineEvent::idle:
         if (machine.next_alarm() == Clock::kNever || waits > 2000) return false;
         machine.advance_idle(machine.next_alarm());
@@ -217,6 +220,26 @@ TEST(Hostile, content_under_good_digests_is_refused_or_runs) {
     EXPECT_LT(accepted, cases);
     EXPECT_GT(ran, cases / 20);
   }
+}
+
+// A page fault handler that is not there, on a stack of its own: faults without end, and no instruction retires.
+TEST(Hostile, exceptions_without_end_leave_room_for_requests) {
+  const Folder folder;
+  auto machine = boot(long_mode());
+  run_to(*machine, 20'000);
+  must(machine->save(folder / "source", nullptr));
+  Taken taken = take_apart(folder / "source");
+  const u64 gate[2] = {0x4000'8e01'0008'0000, 0}, stack = 0x8'0000;  // at 1 GiB, which is not mapped; IST1
+  std::memcpy(&taken.ram[0x3'0000 + 14 * 16], gate, sizeof gate);
+  std::memcpy(&taken.ram[0x3'4000 + 36], &stack, sizeof stack);
+  field_of(taken.image, "cpu/0", "rip") = cbor::Value(u64{0x4000'0000});
+  write_file(folder / "source", put_together(taken));
+  machine = restore(folder / "source");
+  const u64 count = machine->retired();
+  EXPECT_EQ(machine->run(count + 1000), MachineEvent::attention);
+  EXPECT_EQ(machine->retired(), count);
+  EXPECT_EQ(machine->vcpu().rip, 0x4000'0000u);
+  EXPECT_TRUE(machine->digest());
 }
 
 // The sources themselves run, so that a change is what stops a machine.
