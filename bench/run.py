@@ -242,7 +242,12 @@ def save_qemu(memory, fill, folder, runs):
         qmp.call("cont")
     machine.finish()
     for _ in range(runs):
-        machine = Process(qemu(memory, words, "-incoming", f"exec:cat {image}"))
+        again = str(folder / "qmp-again")
+        machine = Process(qemu(memory, words, "-incoming", f"exec:cat {image}", "-qmp", f"unix:{again},server,nowait"))
+        incoming = Qmp(again)
+        while incoming.call("query-status")["status"] == "inmigrate":
+            time.sleep(0.002)
+        incoming.call("cont")  # it was saved while stopped
         answers.append(machine.answer_time("b"))
         machine.finish()
     return {"suspend_s": median(saves), "answer_s": median(answers), "disk_mib": os.stat(image).st_blocks * 512 / 2**20}
