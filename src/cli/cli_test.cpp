@@ -80,6 +80,8 @@ TEST(MachineOptions, RefuseWhatDoesNotFit) {
   refused([](auto& o) { o.detach = true, o.console = "stdio"; }, "--console");
   refused([](auto& o) { o.debugcon = "unix:/a"; }, "--debugcon");
   refused([](auto& o) { o.suspend_to = "/a"; }, "--suspend-to");
+  refused([](auto& o) { o.suspend_to = "/", o.stop_at = 1; }, "--suspend-to");
+  refused([](auto& o) { o.suspend_to = "/no/such/folder/a", o.stop_at = 1; }, "--suspend-to");
   refused([](auto& o) { o.pace = "slow"; }, "--pace");
   refused([](auto& o) { o.name = "a/b"; }, "machine name");
 }

@@ -3,6 +3,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include <filesystem>
+
 #include "cli/output.hpp"
 #include "control/runtime_dir.hpp"
 
@@ -25,6 +27,16 @@ Result<Pace> pace_from(const MachineOptions& options) {
   if (*options.pace == "fast") return Pace::fast;
   if (*options.pace == "host") return Pace::host;
   return fail(ErrorCode::usage, "--pace", "'" + *options.pace + "' is not a pace", "write host or fast");
+}
+
+// Said before the work is done instead of after it.
+Result<> check_target(const std::string& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored))
+    return fail(ErrorCode::usage, "--suspend-to", path + " is a directory", "name a file in it");
+  if (!std::filesystem::is_directory(std::filesystem::path(path).parent_path(), ignored))
+    return fail(ErrorCode::usage, "--suspend-to", "there is no folder for " + path, "create it first");
+  return {};
 }
 
 }  // namespace
@@ -58,7 +70,10 @@ Result<SessionOptions> session_options(const MachineOptions& options, bool conti
     return fail(ErrorCode::usage, "--suspend-to", "names no file", "give it a path");
   STASIS_TRY_SET(session.vm.pace, pace_from(options));
   session.vm.stop_at = options.stop_at;
-  if (options.suspend_to) session.vm.suspend_to = absolute_path(*options.suspend_to);
+  if (options.suspend_to) {
+    session.vm.suspend_to = absolute_path(*options.suspend_to);
+    STASIS_TRY(check_target(session.vm.suspend_to));
+  }
   session.vm.no_reboot = options.no_reboot;
   session.vm.paused = options.paused;
   return session;

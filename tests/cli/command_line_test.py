@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The command line with a guest of a few instructions (tiny_guest.S): statuses, consoles, names, saves, errors."""
 import fcntl
+import http.client
 import json
 import os
 import pathlib
@@ -141,6 +142,7 @@ class Statuses(CommandLine):
     def test_config_file(self):
         (self.folder / "m.toml").write_text(f'kernel = "{TINY}"\nmemory = "48M"\nname = "from-file"\nstop-at = 2000\nconsole = "none"\n')
         self.stasis("run", "--config", "m.toml", status=STOPPED)
+        self.refused("run", "--config", "m.toml", "--suspend-to", "no/folder/a", status=USAGE, says="no/folder")
         self.stasis("run", "--config", "m.toml", "--stop-at", "3000", "--suspend-to", "a.stasis", status=SUSPENDED)
         shown = json.loads(self.stasis("snapshot", "show", "a.stasis", "machine/memory_bytes", "--json").out)
         self.assertEqual(shown["value"], 48 << 20)
@@ -404,6 +406,24 @@ class Control(CommandLine):
         refused = json.loads(curl("-X", "PUT", "http://stasis/v1/machine/checkpoint", "-d", '{"path": "c.stasis"}'))
         self.assertEqual(refused["error"]["code"], "usage")
         self.assertEqual(curl("-o", "/dev/null", "-w", "%{http_code}", "-X", "PUT", "http://stasis/v1/nothing"), "404")
+
+
+    def test_the_description_is_of_what_is_served(self):
+        self.detached()
+        described, path = [], None
+        for line in (pathlib.Path(__file__).parents[2] / "docs/control.yaml").read_text().splitlines():
+            if found := re.match(r"  (/machine\S*):$", line):
+                path = found[1]
+            elif (found := re.match(r"    (get|put|delete):$", line)) and path:
+                described.append((found[1].upper(), path))
+        self.assertEqual(len(described), 11)
+        for method, path in sorted(described, key=lambda verb: verb[1].endswith("stop")):
+            connection = http.client.HTTPConnection("stasis")
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.connect(str(self.run_dir / "g.sock"))
+            connection.request(method, "/v1" + path)
+            self.assertIn(connection.getresponse().status, (200, 400, 409), path)
+            connection.close()
 
 
 class Saves(CommandLine):
