@@ -86,7 +86,7 @@ Block* CodeCache::bind(const u8* bytes, unsigned size, u64 physical, u32 mode) {
   const unsigned width = mode & 3;
   Decoded in{.instruction = {}, .operands = {}, .bytes = bytes, .long_mode = width == 2,
              .stack_bytes = width == 2 ? 8u : mode & 4 ? 4u : 2u, .thunks = thunks_};
-  unsigned at = 0, count = 0;
+  unsigned at = 0, count = 0, looked_at = 0;
   bool ends = false, block_alone = false;
   while (!ends && count < kMostOps && at < size) {
     Op& op = ops[count];
@@ -105,13 +105,14 @@ Block* CodeCache::bind(const u8* bytes, unsigned size, u64 physical, u32 mode) {
       op.fn = status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG || status == ZYDIS_STATUS_NO_MORE_DATA ? too_long : undefined_instruction;
       op.length = 1;
       ends = true;
+      looked_at = std::min(size - at, 15u);  // any of these bytes may be why
     }
     if (alone && count > 0) {  // it starts a block of its own
       ends = false;
       break;
     }
     block_alone = alone;
-    at += op.length;
+    at += looked_at ? looked_at : op.length;
     ++count;
   }
   if (count == 0) return nullptr;
