@@ -22,7 +22,7 @@ void print_report(const control::MachineReport& report) {
   std::string out = fmt::format("{}: {}\n", vm.name, name_of(vm.state));
   const auto line = [&](const char* what, const std::string& value) { out += fmt::format("  {:14} {}\n", what, value); };
   line("process", fmt::format("{} (stasis {})", report.pid, report.version));
-  line("engine", vm.engine);
+  line("engine", fmt::format("{} ({})", vm.engine, vm.engine_reason));
   line("memory", human_bytes(vm.config.memory_bytes));
   line("cpus", fmt::format("{}", vm.config.cpus));
   line("instructions", human_count(vm.retired));

@@ -45,6 +45,7 @@ void add_machine_options(CLI::App& command, MachineOptions& options) {
   command.add_option("--name", options.name, "What the other commands call the machine [vm-PID]");
   command.add_option("--console", options.console, "The far end of COM1: stdio, file:PATH, unix:PATH or none [stdio; with --detach none]");
   command.add_option("--debugcon", options.debugcon, "Where port 0xE9 goes: stdio, file:PATH or none [none]");
+  command.add_option("--engine", options.engine, "auto (kvm where kvm_intel or kvm_amd is loaded), soft or kvm [auto]");
   command.add_flag("--detach", options.detach, "Return when the machine runs in the background; prints its name");
   command.add_option("--stop-at", options.stop_at, "Stop at exactly this count of instructions since power-on");
   command.add_option("--suspend-to", options.suspend_to, "With --stop-at: save there to this file");
@@ -52,6 +53,20 @@ void add_machine_options(CLI::App& command, MachineOptions& options) {
   command.add_flag("--no-reboot", options.no_reboot, "A reboot ends the machine");
   command.add_flag("--paused", options.paused, "Wait for 'stasis unpause' before the first instruction");
   command.add_flag("--json", options.json, "At the end one line of JSON on standard output; errors as JSON too");
+}
+
+Result<EngineOptions> engine_options(const MachineOptions& options) {
+  EngineOptions engine{.engine = options.engine.value_or("auto")};
+  if (engine.engine != "auto" && engine.engine != "soft" && engine.engine != "kvm")
+    return fail(ErrorCode::usage, "--engine", "'" + engine.engine + "' is not an engine", "write auto, soft or kvm");
+  const bool counts = options.stop_at.has_value(), skips = options.pace && *options.pace == "fast";
+  if (counts) engine.soft_because = "--stop-at counts instructions, which only this engine does";
+  else if (skips) engine.soft_because = "--pace fast skips idle time, which only this engine does";
+  if (engine.engine == "kvm" && counts)
+    return fail(ErrorCode::usage, "--stop-at", "needs an engine that counts instructions, and kvm does not", "leave it out, or use --engine soft");
+  if (engine.engine == "kvm" && skips)
+    return fail(ErrorCode::usage, "--pace", "'fast' is not possible with --engine kvm, where time is the host's", "leave it out, or use --engine soft");
+  return engine;
 }
 
 Result<SessionOptions> session_options(const MachineOptions& options, bool continue_files) {

@@ -17,8 +17,9 @@ struct ResumeOptions {
 
 Result<int> resume(const ResumeOptions& options) {
   STASIS_TRY_SET(const SessionOptions session, session_options(options.machine, true));
+  STASIS_TRY_SET(const EngineOptions engine, engine_options(options.machine));
   const std::string file = absolute_path(options.file);
-  return run_session(session, [&](const MachineSinks& sinks) { return Machine::restore(file, sinks); });
+  return run_session(session, [&](const MachineSinks& sinks) { return Machine::restore(file, sinks, engine); });
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ constexpr std::size_t kLongestCmdline = 4095;
 struct RunOptions {
   MachineOptions machine;
   std::string config;
-  std::optional<std::string> kernel, initrd, cmdline, memory, engine, rtc;
+  std::optional<std::string> kernel, initrd, cmdline, memory, cpu, tsc, rtc;
   std::optional<u32> cpus;
   bool debug_exit = false;
 };
@@ -41,7 +41,7 @@ Result<> take_config_file(RunOptions& options) {
   take(options.cmdline, file.cmdline);
   if (!options.memory && file.memory) options.memory = std::to_string(*file.memory);
   take(options.cpus, file.cpus);
-  take(options.engine, file.engine);
+  take(machine.engine, file.engine);
   take(machine.console, file.console);
   take(options.rtc, file.rtc);
   take(machine.pace, file.pace);
@@ -56,12 +56,13 @@ Result<> take_config_file(RunOptions& options) {
   return {};
 }
 
-Result<> check_engine(const std::string& engine) {
-  if (engine == "auto" || engine == "soft") return {};
-  if (engine == "kvm")
-    return fail(ErrorCode::unsupported, "--engine", "'kvm' is not in this build, which has only the soft engine",
-                "use --engine soft, or leave the option out");
-  return fail(ErrorCode::usage, "--engine", fmt::format("'{}' is not an engine", engine), "write auto, soft or kvm");
+Result<u64> tsc_rate(const std::string& text) {
+  constexpr u64 kLeast = 1'000'000, kMost = 100'000'000'000;
+  u64 hz = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), hz);
+  if (error != std::errc() || end != text.data() + text.size() || hz < kLeast || hz > kMost)
+    return fail(ErrorCode::usage, "--tsc", fmt::format("'{}' is no rate", text), fmt::format("give {} to {}, in Hz", kLeast, kMost));
+  return hz;
 }
 
 Result<u64> start_time(const std::string& text) {
@@ -83,9 +84,7 @@ Result<MachineConfig> machine_config(const RunOptions& options) {
                 "give 1M to 1024G, in whole pages of 4K");
   config.cpus = options.cpus.value_or(1);
   if (config.cpus == 0) return fail(ErrorCode::usage, "--cpus", "0 is not possible", "give 1");
-  if (config.cpus > 1)
-    return fail(ErrorCode::unsupported, "--cpus", fmt::format("{} is more than the 1 that this build can run", config.cpus),
-                "leave the option out");
+  if (config.cpus > 16) return fail(ErrorCode::usage, "--cpus", fmt::format("{} is not possible", config.cpus), "give 1 to 16");
   config.debug_console = options.machine.debugcon.value_or("none") != "none";
   config.debug_exit = options.debug_exit;
   STASIS_TRY_SET(config.start_time, start_time(options.rtc.value_or("now")));
@@ -114,13 +113,17 @@ Result<BootImages> boot_images(const RunOptions& options) {
 
 Result<int> run(RunOptions& options) {
   STASIS_TRY(take_config_file(options));
-  STASIS_TRY(check_engine(options.engine.value_or("auto")));
+  STASIS_TRY_SET(EngineOptions engine, engine_options(options.machine));
+  engine.cpu = options.cpu.value_or(engine.cpu);
+  if (options.tsc) {
+    STASIS_TRY_SET(engine.tsc_hz, tsc_rate(*options.tsc));
+  }
   STASIS_TRY_SET(const SessionOptions session, session_options(options.machine, false));
   STASIS_TRY_SET(const MachineConfig config, machine_config(options));
   if (options.kernel) options.kernel = absolute_path(*options.kernel);
   return run_session(session, [&](const MachineSinks& sinks) -> Result<std::unique_ptr<Machine>> {
     STASIS_TRY_SET(BootImages images, boot_images(options));
-    auto machine = Machine::boot(config, std::move(images), sinks);
+    auto machine = Machine::boot(config, std::move(images), sinks, engine);
     if (!machine && machine.error().object.starts_with("kernel")) machine.error().object += " " + *options.kernel;
     return machine;
   });
@@ -135,8 +138,9 @@ void add_run(CLI::App& app, int& status) {
   command->add_option("--initrd", options->initrd, "Its initial RAM disk");
   command->add_option("--cmdline", options->cmdline, "Its command line");
   command->add_option("--memory", options->memory, "Size of RAM: 512M, 6G [512M]");
-  command->add_option("--cpus", options->cpus, "Number of processors [1]");
-  command->add_option("--engine", options->engine, "auto, soft or kvm [auto]");
+  command->add_option("--cpus", options->cpus, "Number of processors, 1 to 16 [1]; the soft engine runs 1");
+  command->add_option("--cpu", options->cpu, "What the guest sees: x86-64-v2, x86-64-v3, or host, which cannot move to another [x86-64-v2]");
+  command->add_option("--tsc", options->tsc, "Rate of the time stamp counter in Hz [kvm: the host's; soft: 1000000000]");
   command->add_option("--rtc", options->rtc, "What the clock shows at power-on: now, or seconds since 1970 [now]");
   command->add_flag("--debug-exit", options->debug_exit, "A dword V to port 0xF4 ends the run with status (V << 1) | 1");
   command->add_option("--config", options->config, "Take what is not given here from this TOML file");

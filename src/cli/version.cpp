@@ -19,8 +19,8 @@ void add_version(CLI::App& app, int&) {
   command->footer("Example:\n  stasis version --json | jq -r .version");
   command->callback([json] {
     const std::string format = fmt::format("{}.{}", snapshot::kFormatMajor, snapshot::kFormatMinor);
-    print(*json ? fmt::format(R"({{"version": "{}", "snapshot_format": "{}", "engines": ["soft"]}})" "\n", version(), format)
-                : fmt::format("stasis {} (snapshot format {}; engines: soft)\n", version(), format));
+    print(*json ? fmt::format(R"({{"version": "{}", "snapshot_format": "{}", "engines": ["soft", "kvm"]}})" "\n", version(), format)
+                : fmt::format("stasis {} (snapshot format {}; engines: soft, kvm)\n", version(), format));
   });
 }
 

@@ -45,6 +45,7 @@ std::string to_json(const MachineReport& report) {
             {"version", report.version},
             {"state", name_of(vm.state)},
             {"engine", vm.engine},
+            {"engine_reason", vm.engine_reason},
             {"pace", vm.pace == Pace::fast ? "fast" : "host"},
             {"memory_bytes", vm.config.memory_bytes},
             {"cpus", vm.config.cpus},
@@ -89,6 +90,7 @@ Result<MachineReport> machine_report_from(const std::string& text, const std::st
   using enum VmState;
   STASIS_TRY_SET(vm.state, named(member<std::string>(json, "state"), {running, paused, saving, ended}, "state", object));
   vm.engine = member<std::string>(json, "engine");
+  vm.engine_reason = member<std::string>(json, "engine_reason");
   vm.pace = member<std::string>(json, "pace") == "fast" ? Pace::fast : Pace::host;
   vm.config.memory_bytes = member<u64>(json, "memory_bytes");
   vm.config.cpus = member<u32>(json, "cpus");

@@ -28,19 +28,19 @@ LocalApic::LocalApic(Clock& clock, u32 id, u64 tsc_hz)
   reset();
 }
 
-LocalApicState LocalApic::power_on() const {
-  State fresh{.id = id_};
-  if (id_ == 0) fresh.base |= State::kBootstrap;
+LocalApicState LocalApic::power_on(u32 id) {
+  State fresh{.id = id};
+  if (id == 0) fresh.base |= State::kBootstrap;
   return fresh;
 }
 
 void LocalApic::reset() {
-  s_ = power_on();
+  s_ = power_on(id_);
   settle();
 }
 
 void LocalApic::init() {
-  State fresh = power_on();
+  State fresh = power_on(id_);
   fresh.base = s_.base;
   fresh.lint0 = s_.lint0;
   fresh.lint1 = s_.lint1;
@@ -48,9 +48,9 @@ void LocalApic::init() {
   settle();
 }
 
-std::string LocalApic::check(const LocalApicState& s) const {
+std::string LocalApic::check_state(const LocalApicState& s, u32 id) {
   const auto wrong = [](std::string_view what) { return std::string(what); };
-  if (s.id != id_) return fmt::format("id is {}, this processor's is {}", s.id, id_);
+  if (s.id != id) return fmt::format("id is {}, this processor's is {}", s.id, id);
   if ((s.base & State::kX2Apic) && !(s.base & State::kGlobalEnable)) return wrong("base has x2APIC mode without the enable bit");
   if ((s.dfr | 0xf000'0000) != 0xffff'ffff) return fmt::format("dfr is {:#x}, its low 28 bits are always ones", s.dfr);
   if ((s.isr[0] | s.tmr[0] | s.irr[0]) & 0xffff) return wrong("isr, tmr or irr holds a vector below 16");

@@ -74,16 +74,24 @@ class LocalApic final : public state::Stateful<LocalApicState>, public MmioDevic
   bool addressed_by(const InterruptMessage& message) const;
   void receive(const InterruptMessage& message);  // addressed_by() holds
 
+  // From a state that was checked; settle() comes after it.
+  void restore(const LocalApicState& state) { s_ = state; }
+  // Empty when processor `id` could be in it; else what is wrong.
+  static std::string check_state(const LocalApicState& state, u32 id);
+  // What it is after power-on.
+  static LocalApicState power_on(u32 id);
+  // Guest time at which the TSC reaches `deadline`: not before `now`.
+  static u64 deadline_time(u64 deadline, u64 tsc_offset, u64 now, u64 tsc_hz);
+
   void init();   // INIT: all but the ID and the base MSR go back to reset
   void reset() override;
   void settle() override;
 
  private:
-  std::string check(const LocalApicState& staged) const override;
+  std::string check(const LocalApicState& staged) const override { return check_state(staged, id_); }
   bool enabled() const { return s_.base & State::kGlobalEnable; }
   bool x2apic() const { return s_.base & State::kX2Apic; }
   bool software_enabled() const { return s_.svr & State::kSoftwareEnable; }
-  State power_on() const;
 
   // Registers by number: MMIO offset / 16, and MSR - 0x800. False: reserved, read-only or (x2APIC) reserved bits set.
   bool read_register(u32 number, u64& value) const;

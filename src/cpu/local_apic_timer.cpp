@@ -53,18 +53,17 @@ void LocalApic::disarm() {
   s_.deadline = s_.deadline_ns = 0;
 }
 
+u64 LocalApic::deadline_time(u64 deadline, u64 tsc_offset, u64 now, u64 tsc_hz) {
+  const u64 ticks = mul_div(now, tsc_hz, kSecond);
+  const u64 tsc = ticks + tsc_offset;
+  if (deadline <= tsc) return now;
+  const u128 target = static_cast<u128>(ticks) + (deadline - tsc);
+  return static_cast<u64>(std::min<u128>((target * kSecond + (tsc_hz - 1)) / tsc_hz, Clock::kNever));
+}
+
 void LocalApic::set_deadline(u64 deadline, u64 tsc_offset) {
   s_.deadline = deadline;
-  s_.deadline_ns = 0;
-  if (deadline == 0) return;
-  const u64 ticks = mul_div(clock_.now(), tsc_hz_, kSecond);
-  const u64 tsc = ticks + tsc_offset;
-  if (deadline <= tsc) {
-    s_.deadline_ns = clock_.now();
-    return;
-  }
-  const u128 target = static_cast<u128>(ticks) + (deadline - tsc);
-  s_.deadline_ns = static_cast<u64>(std::min<u128>((target * kSecond + (tsc_hz_ - 1)) / tsc_hz_, Clock::kNever));
+  s_.deadline_ns = deadline == 0 ? 0 : deadline_time(deadline, tsc_offset, clock_.now(), tsc_hz_);
 }
 
 void LocalApic::tsc_offset_changed(u64 tsc_offset) {

@@ -21,29 +21,64 @@ state::Part::Commit ClockPart::stage(const cbor::Value& record, const state::Loa
 state::Part::Commit VcpuPart::stage(const cbor::Value& record, const state::LoadContext& context) {
   auto staged = std::make_shared<VcpuState>();
   if (!state::load_record(*staged, record, "", context)) return {};
-  if (const std::string wrong = check_vcpu(*staged); !wrong.empty()) return context.refuse(wrong), Commit{};
-  return [this, staged] { engine_.set(*staged); };
+  std::string wrong = check_vcpu(*staged);
+  if (wrong.empty() && engine_.name() == "soft") wrong = check_for_soft(*staged, contract_);
+  if (!wrong.empty()) return context.refuse(wrong), Commit{};
+  return [this, staged] { engine_.set(*staged, vcpu_); };
 }
 
-Board::Board(const MachineConfig& c, CpuContract k, BootImages i, GuestMemory m, const MachineSinks& sinks)
+state::Part::Commit ApicPart::stage(const cbor::Value& record, const state::LoadContext& context) {
+  auto staged = std::make_shared<LocalApicState>();
+  if (!state::load_record(*staged, record, "", context)) return {};
+  if (const std::string wrong = LocalApic::check_state(*staged, vcpu_); !wrong.empty()) return context.refuse(wrong), Commit{};
+  return [this, staged] { engine_.set_apic(*staged, vcpu_); };
+}
+
+Board::Board(const MachineConfig& c, CpuContract k, BootImages i, GuestMemory m)
     : config(c),
       contract(std::move(k)),
       images(std::move(i)),
       memory(std::move(m)),
-      apic(clock, 0, contract.tsc_hz),
-      engine(make_soft_engine({memory, ports, mmio, clock, apic, contract})),
       wires([this](unsigned irq, bool level) { pic.set_irq(irq, level); },
             [this](unsigned gsi, bool level) { ioapic.set_irq(gsi, level); }),
       pic(pic_intr),
-      ioapic(apic),
+      messages(engine),
+      ioapic(messages),
       pit(clock, pit_irq),
       rtc(clock, rtc_irq, config.start_time),
-      hpet(clock, hpet_wires, apic),
+      hpet(clock, hpet_wires, messages),
       pm(clock, sci, *this),
       reset_control(*this),
       keyboard(*this, keyboard_irq),
-      clock_part(clock),
-      vcpu_part(*engine) {
+      clock_part(clock) {}
+
+Result<std::unique_ptr<Board>> Board::make(const MachineConfig& config, CpuContract contract, BootImages images, GuestMemory memory,
+                                           const MachineSinks& sinks, std::optional<kvm::System> kvm) {
+  std::unique_ptr<Board> board(new Board(config, std::move(contract), std::move(images), std::move(memory)));
+  STASIS_TRY(board->make_engine(std::move(kvm)));
+  board->make_devices(sinks);
+  board->wire();
+  board->fill_cmos();
+  board->name_parts();
+  return board;
+}
+
+Result<> Board::make_engine(std::optional<kvm::System> kvm) {
+  if (kvm) {
+    STASIS_TRY_SET(engine, kvm::KvmEngine::create(std::move(*kvm), {.memory = memory, .ports = ports, .mmio = mmio, .clock = clock,
+                                                                    .pvclock = pvclock.live(), .contract = contract, .cpus = config.cpus}));
+  } else {
+    apic = std::make_unique<LocalApic>(clock, 0, contract.tsc_hz);
+    engine = make_soft_engine({memory, ports, mmio, clock, *apic, contract, &pvclock.live(), config.start_time});
+  }
+  for (u32 n = 0; n < config.cpus; ++n) {
+    vcpu_parts.push_back(std::make_unique<VcpuPart>(*engine, contract, n));
+    if (!apic) apic_parts.push_back(std::make_unique<ApicPart>(*engine, n));
+  }
+  return {};
+}
+
+void Board::make_devices(const MachineSinks& sinks) {
   for (unsigned n = 0; n < 4; ++n) {
     host::CharacterSink* sink = sinks.uarts[n] ? sinks.uarts[n] : &unconnected;
     uarts[n] = std::make_unique<Uart>(clock, uart_irqs[n], *sink);
@@ -51,9 +86,6 @@ Board::Board(const MachineConfig& c, CpuContract k, BootImages i, GuestMemory m,
   }
   if (config.debug_console) debug_console = std::make_unique<DebugConsole>(sinks.debug_console ? *sinks.debug_console : unconnected);
   if (config.debug_exit) debug_exit = std::make_unique<DebugExit>(*this);
-  wire();
-  fill_cmos();
-  name_parts();
 }
 
 void Board::wire() {
@@ -67,9 +99,9 @@ void Board::wire() {
   for (unsigned n = 0; n < 4; ++n) wires.connect_isa(uart_irqs[n], board::kUarts[n].irq);
   for (unsigned n = 0; n < 4; ++n) wires.connect_pin(hpet_wires.pins[n], Hpet::kFirstPin + n);
   hpet.connect_legacy([this](bool active) { wires.set_legacy_replacement(active); });
-  pic_intr.connect([this](bool level) { apic.lint0(level); });
-  apic.connect_pic([this] { return pic.acknowledge(); });
-  apic.connect_eoi([this](u8 vector) { ioapic.end_of_interrupt(vector); });
+  pic_intr.connect([this](bool level) { engine->set_intr(level); });
+  engine->connect({.pic_acknowledge = [this] { return pic.acknowledge(); }, .eoi = [this](u8 vector) { ioapic.end_of_interrupt(vector); }});
+  ioapic.connect_watcher([this](std::span<const u64> redirection) { engine->pins_changed(redirection); });
   pic.attach(ports);
   pit.attach(ports);
   rtc.attach(ports);
@@ -98,17 +130,16 @@ void Board::fill_cmos() {
 
 // Paths name places and are for ever. The clock comes first: the checks of the others look at it.
 void Board::name_parts() {
-  parts_ = {{"clock", &clock_part},
-            {"cpu/0", &vcpu_part},
-            {"cpu/0/apic", &apic},
-            {"device/acpi/pm", &pm},
-            {"device/hpet/0", &hpet},
-            {"device/ioapic/0", &ioapic},
-            {"device/isa/keyboard", &keyboard},
-            {"device/isa/pic", &pic},
-            {"device/isa/pit", &pit},
-            {"device/isa/reset_control", &reset_control},
-            {"device/isa/rtc", &rtc}};
+  parts_ = {{"clock", &clock_part}};
+  for (u32 n = 0; n < config.cpus; ++n) {
+    parts_.push_back({fmt::format("cpu/{}", n), vcpu_parts[n].get()});
+    parts_.push_back({fmt::format("cpu/{}/apic", n), apic ? static_cast<state::Part*>(apic.get()) : apic_parts[n].get()});
+  }
+  parts_.push_back({"cpu/pvclock", &pvclock, true});
+  const std::pair<const char*, state::Part*> chips[] = {
+      {"device/acpi/pm", &pm}, {"device/hpet/0", &hpet}, {"device/ioapic/0", &ioapic}, {"device/isa/keyboard", &keyboard},
+      {"device/isa/pic", &pic}, {"device/isa/pit", &pit}, {"device/isa/reset_control", &reset_control}, {"device/isa/rtc", &rtc}};
+  for (const auto& [path, part] : chips) parts_.push_back({path, part});
   for (unsigned n = 0; n < 4; ++n) parts_.push_back({fmt::format("device/isa/uart{}", n), uarts[n].get()});
   if (debug_console) parts_.push_back({"device/isa/debug_console", debug_console.get()});
   if (debug_exit) parts_.push_back({"device/isa/debug_exit", debug_exit.get()});
@@ -124,11 +155,18 @@ Result<> Board::start(bool power_on) {
   STASIS_TRY_SET(LoadedKernel kernel, load_kernel(images, memory, rsdp));
   kernel.vcpu.retired = engine->retired();
   kernel.vcpu.tsc_offset = 0 - mul_div(clock.now(), contract.tsc_hz, kSecond);  // the TSC starts at zero
+  for (const CpuidLeaf& leaf : contract.cpuid)
+    if (leaf.leaf == 0x8000'0008 && kernel.vcpu.mtrr.mask[0])
+      kernel.vcpu.mtrr.mask[0] |= (1ull << (leaf.eax & 0xff)) - (1ull << kLeastPhysicalBits);
   engine->set(kernel.vcpu);
+  for (u32 n = 1; n < config.cpus; ++n)
+    engine->set({.tsc_offset = kernel.vcpu.tsc_offset, .activity = Activity::wait_for_sipi}, n);
   // What firmware leaves behind: virtual wire mode, LINT0 for the 8259, LINT1 for NMI (MultiProcessor Specification, 3.6.2).
-  apic.mmio_write(0xf0, 4, 0x1ff);
-  apic.mmio_write(0x350, 4, 0x700);
-  apic.mmio_write(0x360, 4, 0x400);
+  LocalApicState bootstrap = engine->get_apic(0);
+  bootstrap.svr = 0x1ff;
+  bootstrap.lvt_lint0 = 0x700;
+  bootstrap.lvt_lint1 = 0x400;
+  engine->set_apic(bootstrap, 0);
   settle();
   wanted = MachineEvent::none;
   return {};

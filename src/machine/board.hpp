@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bus/system_control.hpp"
 #include "cpu/engine.hpp"
+#include "cpu/kvm/engine.hpp"
 #include "devices/acpi/pm.hpp"
 #include "devices/acpi/reset_control.hpp"
 #include "devices/debug/debug_console.hpp"
@@ -23,6 +25,16 @@
 #include "machine/wires.hpp"
 
 namespace stasis {
+
+// Interrupt messages on their way to the engine, which is made after the board.
+class MessageRelay final : public MessageSink {
+ public:
+  explicit MessageRelay(const std::unique_ptr<Engine>& engine) : engine_(engine) {}
+  void deliver(u64 address, u32 data) override { engine_->messages().deliver(address, data); }
+
+ private:
+  const std::unique_ptr<Engine>& engine_;
+};
 
 struct GuestClockState {
   u64 now_ns = 0;
@@ -49,25 +61,50 @@ class ClockPart final : public state::Part {
 
 class VcpuPart final : public state::Part {
  public:
-  explicit VcpuPart(Engine& engine) : engine_(engine) {}
+  VcpuPart(Engine& engine, const CpuContract& contract, u32 vcpu) : engine_(engine), contract_(contract), vcpu_(vcpu) {}
   state::Schema schema() const override { return state::schema_of<VcpuState>(); }
-  cbor::Value capture() const override { return state::save_record(engine_.get()); }
+  cbor::Value capture() const override { return state::save_record(engine_.get(vcpu_)); }
   Commit stage(const cbor::Value& record, const state::LoadContext& context) override;
   void reset() override {}  // the loader sets the first state
   void settle() override {}
 
  private:
   Engine& engine_;
+  const CpuContract& contract_;
+  const u32 vcpu_;
+};
+
+// The local APIC of an engine that has its own. The soft engine's is a part itself.
+class ApicPart final : public state::Part {
+ public:
+  ApicPart(Engine& engine, u32 vcpu) : engine_(engine), vcpu_(vcpu) {}
+  state::Schema schema() const override { return state::schema_of<LocalApicState>(); }
+  cbor::Value capture() const override { return state::save_record(engine_.get_apic(vcpu_)); }
+  Commit stage(const cbor::Value& record, const state::LoadContext& context) override;
+  void reset() override { engine_.set_apic(LocalApic::power_on(vcpu_), vcpu_); }
+  void settle() override {}
+
+ private:
+  Engine& engine_;
+  const u32 vcpu_;
+};
+
+class PvclockPart final : public state::Stateful<PvclockState> {
+ public:
+  PvclockState& live() { return s_; }
 };
 
 struct PlacedPart {
   std::string path;
   state::Part* part;
+  bool may_be_missing = false;  // files from before it was: it keeps its power-on state
 };
 
 class Board final : public SystemControl {
  public:
-  Board(const MachineConfig& config, CpuContract contract, BootImages images, GuestMemory memory, const MachineSinks& sinks);
+  // `kvm`: none means the soft engine.
+  static Result<std::unique_ptr<Board>> make(const MachineConfig& config, CpuContract contract, BootImages images, GuestMemory memory,
+                                             const MachineSinks& sinks, std::optional<kvm::System> kvm);
 
   // Power-on or reset: resets every part (not the RTC, which has its battery, unless `power_on`), loads the kernel.
   Result<> start(bool power_on);
@@ -93,12 +130,14 @@ class Board final : public SystemControl {
   Clock clock;
   PortBus ports;
   MmioBus mmio;
-  LocalApic apic;
+  PvclockPart pvclock;
+  std::unique_ptr<LocalApic> apic;  // the soft engine's
   std::unique_ptr<Engine> engine;
   Wires wires;
   IrqLine pic_intr, pit_irq, rtc_irq, keyboard_irq, sci, uart_irqs[4];
   HpetWires hpet_wires;
   DualPic pic;
+  MessageRelay messages;
   IoApic ioapic;
   Pit pit;
   Rtc rtc;
@@ -111,9 +150,13 @@ class Board final : public SystemControl {
   std::unique_ptr<DebugConsole> debug_console;
   std::unique_ptr<DebugExit> debug_exit;
   ClockPart clock_part;
-  VcpuPart vcpu_part;
+  std::vector<std::unique_ptr<VcpuPart>> vcpu_parts;
+  std::vector<std::unique_ptr<ApicPart>> apic_parts;
 
  private:
+  Board(const MachineConfig& config, CpuContract contract, BootImages images, GuestMemory memory);
+  Result<> make_engine(std::optional<kvm::System> kvm);
+  void make_devices(const MachineSinks& sinks);
   void ask(MachineEvent event) {
     wanted = event;
     engine->attention();

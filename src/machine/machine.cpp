@@ -102,6 +102,7 @@ std::vector<state::Part::Commit> stage_all(Board& board, const snapshot::Image& 
     if (record.path != kContractPath && record.path != kImagesPath) left.emplace(record.path, &record);
   for (const PlacedPart& placed : board.parts()) {
     const auto found = left.find(placed.path);
+    if (found == left.end() && placed.may_be_missing) continue;
     if (found == left.end()) {
       problems.push_back({ErrorCode::bad_file, placed.path, "its record is missing", kDamaged});
       continue;
@@ -125,21 +126,26 @@ std::vector<state::Part::Commit> stage_all(Board& board, const snapshot::Image& 
 Machine::Machine(std::unique_ptr<Board> board) : board_(std::move(board)) {}
 Machine::~Machine() = default;
 
-Result<std::unique_ptr<Machine>> Machine::boot(const MachineConfig& config, BootImages images, const MachineSinks& sinks) {
-  if (config.cpus != 1)
-    return fail(ErrorCode::unsupported, "machine", fmt::format("cpus is {}, the soft engine runs 1", config.cpus), "use --cpus 1");
+Result<std::unique_ptr<Machine>> Machine::boot(const MachineConfig& config, BootImages images, const MachineSinks& sinks,
+                                               const EngineOptions& options) {
   if (const u64 size = images.kernel.size() + images.initrd.size(); size > kMostImageBytes)
     return fail(ErrorCode::usage, "machine", fmt::format("kernel and initrd have {} MiB, allowed are {} MiB, so that a snapshot can hold them",
                                                          size / kMiB, kMostImageBytes / kMiB), "use a smaller initrd");
   if (!is_utf8(images.cmdline))
     return fail(ErrorCode::usage, "cmdline", fmt::format("'{}' is not UTF-8", printable(images.cmdline)), "write it in UTF-8");
+  STASIS_TRY_SET(ChosenEngine chosen, choose_engine(options));
+  STASIS_TRY_SET(CpuContract contract, make_contract(options.cpu, {.cpus = config.cpus, .memory_bytes = config.memory_bytes, .tsc_hz = options.tsc_hz}, chosen.offer));
   STASIS_TRY_SET(GuestMemory memory, GuestMemory::create(config.memory_bytes));
-  auto board = std::make_unique<Board>(config, default_cpu_contract(config.cpus), std::move(images), std::move(memory), sinks);
+  STASIS_TRY_SET(auto board, Board::make(config, std::move(contract), std::move(images), std::move(memory), sinks, std::move(chosen.kvm)));
   STASIS_TRY(board->start(true));
-  return std::unique_ptr<Machine>(new Machine(std::move(board)));
+  STASIS_TRY(board->engine->load());
+  auto machine = std::unique_ptr<Machine>(new Machine(std::move(board)));
+  machine->engine_reason_ = std::move(chosen.why);
+  return machine;
 }
 
-Result<std::unique_ptr<Machine>> Machine::restore(const std::string& path, const MachineSinks& sinks) {
+Result<std::unique_ptr<Machine>> Machine::restore(const std::string& path, const MachineSinks& sinks, const EngineOptions& options) {
+  STASIS_TRY_SET(ChosenEngine chosen, choose_engine(options));
   STASIS_TRY_SET(snapshot::OpenSnapshot saved, snapshot::open(path));
   snapshot::Image& image = saved.image;
   Problems problems;
@@ -155,19 +161,19 @@ Result<std::unique_ptr<Machine>> Machine::restore(const std::string& path, const
   if (problems.empty() && config.memory_bytes != image.ram_size)
     problems.push_back({ErrorCode::bad_file, "machine",
                         fmt::format("memory_bytes is {}, but the file holds {} bytes of RAM", config.memory_bytes, image.ram_size), kDamaged});
-  if (problems.empty()) check_contract(contract, config.cpus, problems);
-  if (problems.empty() && config.cpus != 1)
-    problems.push_back({ErrorCode::unsupported, "machine", fmt::format("cpus is {}, the soft engine runs 1", config.cpus), "resume it with an engine that has more"});
+  if (problems.empty()) check_contract(contract, chosen.offer, config.cpus, problems);
   if (!problems.empty()) return refuse(path, problems);
 
   STASIS_TRY_SET(GuestMemory memory, GuestMemory::map_file(saved.file.get(), saved.ram_offset, image.ram_size, saved.nonzero));
-  auto board = std::make_unique<Board>(config, std::move(contract), std::move(images), std::move(memory), sinks);
+  STASIS_TRY_SET(auto board, Board::make(config, std::move(contract), std::move(images), std::move(memory), sinks, std::move(chosen.kvm)));
   const auto commits = stage_all(*board, image, problems);
   if (!problems.empty()) return refuse(path, problems);
   for (const auto& commit : commits) commit();
   board->settle();
+  STASIS_TRY(board->engine->load());
   auto machine = std::unique_ptr<Machine>(new Machine(std::move(board)));
   machine->restored_from_ = path;
+  machine->engine_reason_ = std::move(chosen.why);
   machine->producer_ = image.producer;
   return machine;
 }
@@ -189,7 +195,7 @@ MachineEvent Machine::run(u64 until_retired) {
 bool Machine::can_go_on() const {
   const VcpuState vcpu = board_->engine->get();
   if (vcpu.activity != Activity::halted) return vcpu.activity == Activity::running;
-  return (board_->apic.deliverable() && vcpu.rflags & kInterruptFlag) || (vcpu.nmi_pending && !vcpu.nmi_blocked) || vcpu.pending.valid;
+  return (board_->apic && board_->apic->deliverable() && vcpu.rflags & kInterruptFlag) || (vcpu.nmi_pending && !vcpu.nmi_blocked) || vcpu.pending.valid;
 }
 
 void Machine::advance_idle(u64 time) {
@@ -204,13 +210,19 @@ u64 Machine::retired() const { return board_->engine->retired(); }
 void Machine::kick() { board_->engine->kick(); }
 u32 Machine::debug_status() const { return board_->debug_status; }
 std::string Machine::failure() const { return board_->engine->failure(); }
-VcpuState Machine::vcpu() const { return board_->engine->get(); }
-const LocalApicState& Machine::apic() const { return board_->apic.state(); }
+VcpuState Machine::vcpu(u32 number) const { return board_->engine->get(number); }
+LocalApicState Machine::apic(u32 number) const { return board_->engine->get_apic(number); }
+Result<> Machine::hold() { return board_->engine->hold(); }
+bool Machine::real_time() const { return board_->engine->real_time(); }
+void Machine::soon() { board_->engine->soon(); }
 
 bool Machine::uart_can_receive(unsigned uart) const { return board_->uarts[uart]->can_receive(); }
 void Machine::uart_receive(unsigned uart, u8 byte) { board_->uarts[uart]->receive(byte); }
 void Machine::press_power_button() { board_->pm.press_power_button(); }
-Result<> Machine::reset() { return board_->start(false); }
+Result<> Machine::reset() {
+  STASIS_TRY(hold());
+  return board_->start(false);
+}
 
 const MachineConfig& Machine::config() const { return board_->config; }
 std::string_view Machine::engine_name() const { return board_->engine->name(); }
@@ -218,6 +230,7 @@ const std::string& Machine::restored_from() const { return restored_from_; }
 const snapshot::Producer& Machine::producer() const { return producer_; }
 
 Result<SaveReport> Machine::save(const std::string& path, SaveProgress* progress, const snapshot::Producer* same_as) {
+  STASIS_TRY(hold());
   snapshot::Image image = image_of(*board_);
   image.producer = same_as ? *same_as
                            : snapshot::Producer{.program = "stasis", .version = std::string(version()),
@@ -227,6 +240,7 @@ Result<SaveReport> Machine::save(const std::string& path, SaveProgress* progress
 }
 
 Result<std::string> Machine::digest() {
+  STASIS_TRY(hold());
   STASIS_TRY_SET(const std::vector<u64> pages, board_->memory.maybe_nonzero_pages());
   return snapshot::digest(image_of(*board_), {board_->memory.host(), board_->memory.size(), pages});
 }

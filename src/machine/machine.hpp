@@ -8,6 +8,7 @@
 #include "cpu/engine.hpp"
 #include "host/character_device.hpp"
 #include "machine/config.hpp"
+#include "machine/engine_choice.hpp"
 #include "snapshot/image.hpp"
 #include "snapshot/reader.hpp"
 #include "snapshot/writer.hpp"
@@ -40,9 +41,10 @@ class Board;
 class Machine {
  public:
   // A new machine at power-on, with its kernel loaded.
-  static Result<std::unique_ptr<Machine>> boot(const MachineConfig& config, BootImages images, const MachineSinks& sinks);
+  static Result<std::unique_ptr<Machine>> boot(const MachineConfig& config, BootImages images, const MachineSinks& sinks,
+                                               const EngineOptions& options = {});
   // The machine in a snapshot: parsed aside, checked whole, then committed. Every problem is in the error's text.
-  static Result<std::unique_ptr<Machine>> restore(const std::string& path, const MachineSinks& sinks);
+  static Result<std::unique_ptr<Machine>> restore(const std::string& path, const MachineSinks& sinks, const EngineOptions& options = {});
   ~Machine();
 
   // Executes until retired() == until_retired or an earlier event. The guest clock follows.
@@ -53,6 +55,11 @@ class Machine {
   u64 now() const;          // guest ns since power-on
   u64 retired() const;
   void kick();              // from any thread
+  // All vCPUs stand at an instruction boundary and guest time stands still, until the next run(). An error names the vCPU
+  // that did not stop; the guest then runs on.
+  Result<> hold();
+  bool real_time() const;   // see Engine::real_time
+  void soon();              // see Engine::soon
   u32 debug_status() const;
   std::string failure() const;
 
@@ -67,16 +74,17 @@ class Machine {
 
   const MachineConfig& config() const;
   std::string_view engine_name() const;
+  const std::string& engine_reason() const { return engine_reason_; }  // why this engine
   const std::string& restored_from() const;        // empty: booted
   const snapshot::Producer& producer() const;      // of the file it was restored from
-  VcpuState vcpu() const;
-  const LocalApicState& apic() const;
+  VcpuState vcpu(u32 number = 0) const;     // these two after hold()
+  LocalApicState apic(u32 number = 0) const;
 
  private:
   explicit Machine(std::unique_ptr<Board> board);
   bool can_go_on() const;
   std::unique_ptr<Board> board_;
-  std::string restored_from_;
+  std::string restored_from_, engine_reason_;
   snapshot::Producer producer_;
 };
 

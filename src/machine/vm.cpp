@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::size_t kMostInput = 64 * kKiB;  // a guest that does not read must not fill the host's memory
 constexpr u64 kSlice = 2'000'000;  // instructions between looks at the outside; kick() cuts it short
+constexpr u64 kTick = kSecond, kTickWithInput = kMillisecond;  // the same for an engine that runs by itself, in ns
 constexpr u64 kSliceWithInput = 100'000;  // while input waits: 16 bytes each, about what a real line carries
 
 std::unexpected<Error> has_ended(const std::string& name) {
@@ -36,6 +37,7 @@ Vm::Vm(std::unique_ptr<Machine> machine, ConsoleHub& console, VmOptions options)
     : machine_(std::move(machine)), console_(console), options_(std::move(options)), paused_(options_.paused) {
   retired_ = machine_->retired();
   guest_ns_ = machine_->now();
+  if (machine_->real_time()) console_.on_pending([this] { machine_->soon(); });
 }
 
 Vm::~Vm() {
@@ -45,6 +47,7 @@ Vm::~Vm() {
   } else {
     end({.outcome = Outcome::stopped});  // never started: nobody who asked must wait for ever
   }
+  console_.on_pending({});
 }
 
 void Vm::start() { thread_ = std::thread([this] { thread_main(); }); }
@@ -79,6 +82,7 @@ Result<T> Vm::ask(std::function<Result<T>()> action) {
 
 Result<> Vm::pause() {
   return ask<void>([this]() -> Result<> {
+    STASIS_TRY(machine_->hold());
     paused_ = true;
     return {};
   });
@@ -160,7 +164,7 @@ std::size_t Vm::console_input(Bytes bytes) {
 }
 
 VmInfo Vm::info() {
-  VmInfo out{.name = options_.name, .engine = std::string(machine_->engine_name()), .config = machine_->config(),
+  VmInfo out{.name = options_.name, .engine = std::string(machine_->engine_name()), .engine_reason = machine_->engine_reason(), .config = machine_->config(),
              .retired = retired_, .guest_ns = guest_ns_, .pace = options_.pace, .restored_from = machine_->restored_from()};
   const std::lock_guard lock(mutex_);
   out.save = {.active = saving_, .path = saving_ ? save_path_ : "", .bytes_done = save_done_, .bytes_total = save_total_};
@@ -183,6 +187,7 @@ void Vm::thread_main() {
     retired_ = machine_->retired();
     guest_ns_ = machine_->now();
   }
+  if (auto held = machine_->hold(); !held) wanted_end_ = Ending{.outcome = Outcome::failed, .error = held.error()};
   end(*wanted_end_);
 }
 
@@ -209,7 +214,7 @@ bool Vm::at_stop() const { return options_.stop_at && machine_->retired() >= *op
 void Vm::step() {
   if (at_stop()) return reached_stop();
   const bool more_input = feed_console();
-  u64 limit = machine_->retired() + (more_input ? kSliceWithInput : kSlice);
+  u64 limit = machine_->retired() + (machine_->real_time() ? more_input ? kTickWithInput : kTick : more_input ? kSliceWithInput : kSlice);
   if (options_.stop_at) limit = std::min(limit, *options_.stop_at);
   handle(machine_->run(limit));
 }
@@ -218,7 +223,7 @@ void Vm::handle(MachineEvent event) {
   switch (event) {
     case MachineEvent::none:
     case MachineEvent::attention:
-      if (options_.pace == Pace::host) hold_back();
+      if (options_.pace == Pace::host && !machine_->real_time()) hold_back();
       break;
     case MachineEvent::idle:
       if (!at_stop()) idle();

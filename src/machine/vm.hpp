@@ -60,7 +60,7 @@ struct SaveStatus {
 struct VmInfo {
   std::string name;
   VmState state = VmState::running;
-  std::string engine;
+  std::string engine, engine_reason;  // name, and why this one
   MachineConfig config;
   u64 retired = 0;    // instructions since power-on
   u64 guest_ns = 0;   // guest time since power-on

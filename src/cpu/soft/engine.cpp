@@ -23,9 +23,14 @@ SoftEngine::SoftEngine(const CpuBoard& board) : board_(board), mmu_(cpu_, board.
 
 SoftEngine::~SoftEngine() { board_.apic.connect(nullptr); }
 
+void SoftEngine::connect(CpuChips chips) {
+  board_.apic.connect_pic(std::move(chips.pic_acknowledge));
+  board_.apic.connect_eoi(std::move(chips.eoi));
+}
+
 // ---- state ------------------------------------------------------------------------------------------------------
 
-VcpuState SoftEngine::get() const {
+VcpuState SoftEngine::get(u32) const {
   VcpuState s = cpu_.sys;
   std::copy_n(cpu_.r, 16, s.gpr.begin());
   s.rip = cpu_.rip;
@@ -42,7 +47,7 @@ VcpuState SoftEngine::get() const {
   return s;
 }
 
-void SoftEngine::set(const VcpuState& s) {
+void SoftEngine::set(const VcpuState& s, u32) {
   cpu_.sys = s;
   std::copy_n(s.gpr.begin(), 16, cpu_.r);
   cpu_.rip = s.rip;

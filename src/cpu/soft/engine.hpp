@@ -18,8 +18,13 @@ class SoftEngine final : public Engine, private CpuSignals {
   ~SoftEngine() override;
 
   std::string_view name() const override { return "soft"; }
-  VcpuState get() const override;
-  void set(const VcpuState& state) override;
+  VcpuState get(u32 vcpu = 0) const override;
+  void set(const VcpuState& state, u32 vcpu = 0) override;
+  LocalApicState get_apic(u32) const override { return board_.apic.state(); }
+  void set_apic(const LocalApicState& state, u32) override { board_.apic.restore(state); }
+  void connect(CpuChips chips) override;
+  MessageSink& messages() override { return board_.apic; }
+  void set_intr(bool level) override { board_.apic.lint0(level); }
   u64 retired() const override { return cpu_.slice_end - static_cast<u64>(cpu_.budget); }
   StopReason run(u64 until_retired) override;
   std::string failure() const override { return failure_; }

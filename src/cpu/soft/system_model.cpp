@@ -51,17 +51,67 @@ void move_time_stamp(Cpu& cpu, u64 by) {
 
 void no_counters(Cpu& cpu, const Op* op) { cpu.raise(op, kGp, 0); }
 
+// ---- the paravirtual clock -----------------------------------------------------------------------------------------
+
+// struct pvclock_vcpu_time_info and pvclock_wall_clock (Linux Documentation/virt/kvm/x86/msr.rst).
+struct TimeInfo {
+  u32 version = 2, pad0 = 0;  // even: not being written
+  u64 tsc_timestamp = 0, system_time = 0;
+  u32 tsc_to_system_mul = 0;
+  signed char tsc_shift = 0;
+  u8 flags = 1;  // the TSCs of all vCPUs agree
+  u8 pad[2] = {};
+};
+struct WallClock {
+  u32 version = 2, seconds = 0, nanoseconds = 0;
+};
+static_assert(sizeof(TimeInfo) == 32 && sizeof(WallClock) == 12);
+
+bool has_pvclock(const Cpu& cpu, unsigned bit) {
+  for (const CpuidLeaf& leaf : cpu.board->contract.cpuid)
+    if (leaf.leaf == 0x4000'0001) return cpu.board->pvclock && (leaf.eax >> bit & 1);
+  return false;
+}
+
+// ns = (ticks << shift) * mul >> 32, with the shift that makes mul as large as it can be.
+void set_scale(TimeInfo& info, u64 tsc_hz) {
+  u64 rate = tsc_hz;
+  for (; rate > 2 * kSecond; rate >>= 1) --info.tsc_shift;
+  for (; rate <= kSecond; rate <<= 1) ++info.tsc_shift;
+  info.tsc_to_system_mul = static_cast<u32>((kSecond << 32) / rate);
+}
+
+template <class T>
+void write_guest(Cpu& cpu, u64 address, const T& value) {
+  if (cpu.board->memory.write(address, {reinterpret_cast<const u8*>(&value), sizeof value})) cpu.mmu->memory_written(address, sizeof value);
+}
+
+void write_system_time(Cpu& cpu, const Op* op, u64 value) {
+  cpu.sys.pvclock_system_time = value;
+  if (!(value & 1)) return;
+  TimeInfo info{.tsc_timestamp = time_stamp(cpu, op), .system_time = cpu.time_before(op) + cpu.board->pvclock->offset_ns};
+  set_scale(info, cpu.board->contract.tsc_hz);
+  write_guest(cpu, value & ~u64{3}, info);
+}
+
+// The wall clock at system time 0.
+void write_wall_clock(Cpu& cpu, u64 value) {
+  cpu.sys.pvclock_wall_clock = value;
+  const u64 start = cpu.board->start_time * kSecond - cpu.board->pvclock->offset_ns;
+  write_guest(cpu, value & ~u64{3}, WallClock{.seconds = static_cast<u32>(start / kSecond), .nanoseconds = static_cast<u32>(start % kSecond)});
+}
+
 // ---- MSRs -----------------------------------------------------------------------------------------------------------
 
 enum Msr : u32 {
   kTsc = 0x10, kPlatformId = 0x17, kTscAdjust = 0x3b, kSpecCtrl = 0x48, kPredCmd = 0x49, kBiosUpdate = 0x79, kBiosSignature = 0x8b,
   kPlatformInfo = 0xce, kMtrrCap = 0xfe, kArchCapabilities = 0x10a, kSysenterCs = 0x174, kSysenterEsp = 0x175,
   kSysenterEip = 0x176, kMcgCap = 0x179, kMcgStatus = 0x17a, kMiscEnable = 0x1a0, kDebugCtl = 0x1d9, kMtrrFirst = 0x200,
-  kMtrrLast = 0x20f, kMtrrFixed64K = 0x250, kMtrrFixed16K = 0x258, kMtrrFixed4K = 0x268, kPat = 0x277, kMtrrDefType = 0x2ff,
+  kMtrrLast = 0x20f, kMtrrFixed64K = 0x250, kMtrrFixed16K = 0x258, kMtrrFixed4K = 0x268, kPat = 0x277, kMtrrDefType = 0x2ff, kMc0Ctl = 0x400,
   kEfer = 0xc000'0080, kStar, kLstar, kCstar, kSfmask, kFsBase = 0xc000'0100, kGsBase, kKernelGsBase, kTscAux,
+  kWallClockOld = 0x11, kSystemTimeOld = 0x12, kWallClock = 0x4b56'4d00, kSystemTime = 0x4b56'4d01,
 };
 constexpr u64 kMtrrCapValue = 0x508;        // eight variable ranges, fixed ranges, write combining
-constexpr u64 kPlatformInfoValue = 10 << 8;  // ratio of the TSC to 100 MHz
 constexpr u64 kSpecCtrlBits = 7, kMiscEnableBits = 0x4'0040'1c01;
 
 u64* plain_register(VcpuState& sys, u32 index) {
@@ -76,6 +126,11 @@ u64* plain_register(VcpuState& sys, u32 index) {
     case kKernelGsBase: return &sys.kernel_gs_base;
     case kTscAux: return &sys.tsc_aux;
     case kTscAdjust: return &sys.tsc_adjust;
+    case kDebugCtl: return &sys.last_branch.debug_ctl;
+    case kMc0Ctl: return &sys.machine_check.ctl;
+    case kMc0Ctl + 1: return &sys.machine_check.status;
+    case kMc0Ctl + 2: return &sys.machine_check.addr;
+    case kMc0Ctl + 3: return &sys.machine_check.misc;
     case kSpecCtrl: return &sys.spec_ctrl;
     case kMiscEnable: return &sys.misc_enable;
     case kPat: return &sys.pat;
@@ -101,16 +156,19 @@ bool read_register(Cpu& cpu, const Op* op, u32 index, u64& value) {
   }
   switch (index) {
     case kTsc: value = time_stamp(cpu, op); return true;
+    case kWallClockOld:
+    case kWallClock: value = cpu.sys.pvclock_wall_clock; return has_pvclock(cpu, index == kWallClock ? 3 : 0);
+    case kSystemTimeOld:
+    case kSystemTime: value = cpu.sys.pvclock_system_time; return has_pvclock(cpu, index == kSystemTime ? 3 : 0);
     case kFsBase: value = cpu.seg[kFs].base; return true;
     case kGsBase: value = cpu.seg[kGs].base; return true;
     case kMtrrCap: value = kMtrrCapValue; return true;
     case kArchCapabilities: value = cpu.board->contract.arch_capabilities; return true;
     case kBiosSignature: value = 1ull << 32; return true;
-    case kPlatformInfo: value = kPlatformInfoValue; return true;
-    case kPlatformId:
-    case kMcgCap:
-    case kMcgStatus:
-    case kDebugCtl: value = 0; return true;
+    case kMcgCap: value = 1; return true;  // banks
+    case kMcgStatus: value = cpu.sys.machine_check.mcg_status; return true;
+    case kPlatformInfo:
+    case kPlatformId: value = 0; return true;
     default: return false;
   }
 }
@@ -150,6 +208,10 @@ bool acceptable(u32 index, u64 value) {
     case kMiscEnable: return !(value & ~kMiscEnableBits);
     case kPat: return is_pat(value);
     case kMtrrDefType: return !(value & ~0xcffull);
+    case kDebugCtl: return !(value & ~3ull);  // LBR and BTF: kept, and nothing comes of them
+    case kMc0Ctl + 1:
+    case kMc0Ctl + 2:
+    case kMc0Ctl + 3: return value == 0;  // software may clear them
     default: return true;
   }
 }
@@ -166,14 +228,17 @@ bool write_register(Cpu& cpu, const Op* op, u32 index, u64 value) {
       move_time_stamp(cpu, value - cpu.sys.tsc_adjust);
       cpu.sys.tsc_adjust = value;
       return true;
+    case kWallClockOld:
+    case kWallClock: return has_pvclock(cpu, index == kWallClock ? 3 : 0) && (write_wall_clock(cpu, value), true);
+    case kSystemTimeOld:
+    case kSystemTime: return has_pvclock(cpu, index == kSystemTime ? 3 : 0) && (write_system_time(cpu, op, value), true);
     case kEfer: return write_efer(cpu, value);
     case kFsBase: return set_base(cpu, kFs, value);
     case kGsBase: return set_base(cpu, kGs, value);
     case kPredCmd: return !(value & ~1ull);
     case kBiosSignature:
-    case kBiosUpdate:
-    case kMcgStatus:
-    case kDebugCtl: return true;
+    case kBiosUpdate: return true;
+    case kMcgStatus: cpu.sys.machine_check.mcg_status = value & 7; return true;
     default: break;
   }
   u64* plain = plain_register(cpu.sys, index);
@@ -183,7 +248,9 @@ bool write_register(Cpu& cpu, const Op* op, u32 index, u64 value) {
   return true;
 }
 
-bool moves_time(u32 index) { return index == kTsc || index == kTscAdjust; }
+bool moves_time(u32 index) {
+  return index == kTsc || index == kTscAdjust || index == kWallClock || index == kWallClockOld || index == kSystemTime || index == kSystemTimeOld;
+}
 
 void read_msr(Cpu& cpu, const Op* op) {
   if (!privileged(cpu, op)) return;

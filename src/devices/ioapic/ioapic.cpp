@@ -72,6 +72,7 @@ void IoApic::write_register(u32 value) {
   entry = index & 1 ? (entry & 0xffff'ffff) | u64{value} << 32 : (entry & ~u64{0xffff'ffff}) | value;
   entry &= State::kSoftwareBits;
   if (level_triggered(entry)) entry |= remote_irr;  // becoming edge-triggered forgets it
+  tell();
   sense(pin);
 }
 

@@ -5,6 +5,9 @@
 // the firmware tables declare, so the polarity bit is kept and read back, and inverts nothing.
 #pragma once
 
+#include <functional>
+#include <span>
+
 #include "bus/irq_line.hpp"
 #include "bus/mmio_bus.hpp"
 #include "state/part.hpp"
@@ -41,6 +44,10 @@ class IoApic final : public state::Stateful<IoApicState>, public MmioDevice {
   explicit IoApic(MessageSink& messages) : messages_(messages) {}
   void attach(MmioBus& bus) { bus.map(kBase, kSize, *this, 4); }
 
+  // Told of the redirection entries after each change, and in settle().
+  void connect_watcher(std::function<void(std::span<const u64>)> watcher) { watcher_ = std::move(watcher); }
+  void settle() override { tell(); }
+
   void set_irq(unsigned pin, bool level);
   void end_of_interrupt(u8 vector);  // broadcast by a local APIC, or written to the EOI register
 
@@ -53,8 +60,10 @@ class IoApic final : public state::Stateful<IoApicState>, public MmioDevice {
   void write_register(u32 value);
   void sense(unsigned pin);  // a level-triggered pin that is asserted and unmasked sends, once until its EOI
   void send(u64 entry);
+  void tell() const { if (watcher_) watcher_(s_.redirection); }
 
   MessageSink& messages_;
+  std::function<void(std::span<const u64>)> watcher_;
 };
 
 }  // namespace stasis

@@ -1,6 +1,8 @@
 // The 64-bit Linux boot protocol: what lies in low RAM, and how the vCPU starts.
 #include "machine/loader/linux64.hpp"
 
+#include "machine/loader/loader.hpp"
+
 #include <algorithm>
 #include <array>
 
@@ -82,7 +84,7 @@ VcpuState flat_vcpu(GuestMemory& memory, u16 code_attributes) {
   v.mtrr.fixed.fill(kWriteBack);
   v.mtrr.fixed[2] = 0;  // 0xa0000..0xbffff
   v.mtrr.base[0] = GuestMemory::kHoleStart;
-  v.mtrr.mask[0] = ((1ull << 40) - (GuestMemory::kHoleEnd - GuestMemory::kHoleStart)) | kVariableValid;
+  v.mtrr.mask[0] = ((1ull << kLeastPhysicalBits) - (GuestMemory::kHoleEnd - GuestMemory::kHoleStart)) | kVariableValid;
   return v;
 }
 

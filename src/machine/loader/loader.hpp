@@ -11,6 +11,9 @@ namespace stasis {
 // (XEN_ELFNOTE_PHYS32_ENTRY, entry in flat 32-bit protected mode with hvm_start_info in EBX).
 enum class BootProtocol { linux64, pvh };
 
+// The MTRR masks of LoadedKernel::vcpu cover this many physical address bits; a processor with more extends them.
+constexpr unsigned kLeastPhysicalBits = 39;
+
 struct LoadedKernel {
   BootProtocol protocol;
   std::string banner;  // kernel version if the image tells it, else empty

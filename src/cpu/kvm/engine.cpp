@@ -1,0 +1,307 @@
+// Holding, thawing and running a KVM machine.
+#include "cpu/kvm/engine.hpp"
+
+#include <fmt/format.h>
+#include "cpu/kvm/kvm_abi.hpp"
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <chrono>
+
+namespace stasis::kvm {
+namespace {
+
+constexpr u64 kSoon = 2 * kMillisecond;
+
+int kick_signal() { return SIGRTMIN; }
+
+// A signal without a handler of its own would end the process; this one only ends KVM_RUN.
+void install_handler() {
+  struct sigaction action {};
+  action.sa_handler = [](int) {};
+  ::sigaction(kick_signal(), &action, nullptr);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<KvmEngine>> KvmEngine::create(System system, const KvmBoard& board) {
+  std::unique_ptr<KvmEngine> engine(new KvmEngine(std::move(system), board));
+  STASIS_TRY_SET(Vm vm, Vm::create(engine->system_, board.memory));
+  engine->vm_ = std::make_unique<Vm>(std::move(vm));
+  STASIS_TRY(engine->make_vcpus());
+  install_handler();
+  engine->start_threads();
+  return engine;
+}
+
+Result<> KvmEngine::make_vcpus() {
+  for (u32 id = 0; id < board_.cpus; ++id) {
+    STASIS_TRY_SET(Vcpu vcpu, Vcpu::create(*vm_, board_.contract, id));
+    workers_.push_back(std::make_unique<Worker>(std::move(vcpu)));
+    states_.push_back(VcpuState{.activity = id == 0 ? Activity::running : Activity::wait_for_sipi});
+    apics_.push_back(LocalApic::power_on(id));
+  }
+  return {};
+}
+
+void KvmEngine::start_threads() {
+  for (auto& worker : workers_) worker->thread = std::thread([this, &worker = *worker] { work(worker); });
+  Lock lock(mutex_);
+  parked_.wait(lock, [&] { return std::ranges::all_of(workers_, [](const auto& w) { return w->parked; }); });
+}
+
+KvmEngine::~KvmEngine() {
+  {
+    if (!lock_.owns_lock()) lock_.lock();
+    quit_ = true;
+    stop_ = true;
+    for (auto& worker : workers_) prod(*worker);
+    go_.notify_all();
+    lock_.unlock();
+  }
+  for (auto& worker : workers_)
+    if (worker->thread.joinable()) worker->thread.join();
+}
+
+// ---- time -------------------------------------------------------------------------------------------------------
+
+u64 KvmEngine::guest_time_at(u64 ticks) const {
+  return ticks <= base_ticks_ ? base_ns_ : base_ns_ + mul_div(ticks - base_ticks_, kSecond, system_.tsc_hz);
+}
+
+u64 KvmEngine::guest_now() const { return guest_time_at(system_.kernel->time_stamp()); }
+
+void KvmEngine::advance_clock() { board_.clock.advance_to(std::max(board_.clock.now(), guest_now())); }
+
+Instant KvmEngine::instant(u32 vcpu) const {
+  return {.guest_ns = board_.clock.now(), .tsc_hz = board_.contract.tsc_hz, .tsc_offset = states_[vcpu].tsc_offset};
+}
+
+// ---- held and running -------------------------------------------------------------------------------------------
+
+void KvmEngine::set(const VcpuState& state, u32 vcpu) {
+  states_[vcpu] = state;
+  workers_[vcpu]->changed = true;
+  if (vcpu == 0) failure_.clear(), reason_ = StopReason::count;
+}
+
+LocalApicState KvmEngine::get_apic(u32 vcpu) const {
+  LocalApicState state = apics_[vcpu];
+  if (vcpu == 0) state.lint0 = intr_;
+  return state;
+}
+
+void KvmEngine::prod(Worker& worker) {
+  worker.vcpu.run_page().immediate_exit = 1;
+  if (worker.started) ::pthread_kill(worker.handle, kick_signal());
+}
+
+Result<> KvmEngine::wait_parked(Lock& lock) {
+  const auto all_parked = [&] { return std::ranges::all_of(workers_, [](const auto& w) { return w->parked; }); };
+  for (auto& worker : workers_)
+    if (!worker->parked) prod(*worker);
+  if (parked_.wait_for(lock, std::chrono::nanoseconds(board_.stop_limit_ns), all_parked)) return {};
+  std::string late;
+  for (const auto& worker : workers_)
+    if (!worker->parked) late += fmt::format("{}{}", late.empty() ? "" : ", ", worker->vcpu.id());
+  return fail(ErrorCode::host, "kvm", fmt::format("vCPU {} did not stop within {} ms", late, board_.stop_limit_ns / kMillisecond),
+              "the guest runs on; try again when the host is less busy");
+}
+
+void KvmEngine::release() {
+  stop_ = false;
+  for (auto& worker : workers_) worker->vcpu.run_page().immediate_exit = 0;
+  go_.notify_all();
+}
+
+Result<> KvmEngine::hold() {
+  if (held_) return {};
+  if (!lock_.owns_lock()) lock_.lock();
+  stop_ = true;
+  auto stopped = wait_parked(lock_);
+  if (stopped) stopped = freeze();
+  if (!stopped) {
+    release();
+    return stopped;
+  }
+  held_ = true;
+  lock_.unlock();
+  return {};
+}
+
+// The instant is taken once; what is read from the kernel after it is put in relation to it.
+Result<> KvmEngine::freeze() {
+  advance_clock();
+  const u64 ticks = system_.kernel->time_stamp();
+  const u64 now = std::max(board_.clock.now(), guest_time_at(ticks));
+  board_.clock.advance_to(now);
+  std::vector<VcpuState> states = states_;
+  std::vector<LocalApicState> apics = apics_;
+  for (u32 id = 0; id < vcpus(); ++id) {
+    Worker& worker = *workers_[id];
+    STASIS_TRY_SET(const u64 offset, worker.vcpu.kernel_tsc_offset());
+    states[id].tsc_offset += offset - worker.kernel_offset;  // the guest wrote its TSC
+    STASIS_TRY(worker.vcpu.read(states[id]));
+    Instant at = instant(id);
+    at.guest_ns = guest_now();
+    at.tsc_offset = states[id].tsc_offset;
+    STASIS_TRY(worker.vcpu.read_apic(apics[id], at));
+    worker.kernel_offset = offset;
+  }
+  const u64 before_clock = guest_now();
+  STASIS_TRY_SET(const Vm::ClockReading clock, vm_->clock());
+  board_.pvclock.offset_ns = clock.ns - (clock.host_tsc ? guest_time_at(clock.host_tsc) : before_clock);
+  states_ = std::move(states);
+  apics_ = std::move(apics);
+  base_ns_ = now;
+  base_ticks_ = ticks;
+  return {};
+}
+
+Result<> KvmEngine::write_changed() {
+  for (u32 id = 0; id < vcpus(); ++id) {
+    Worker& worker = *workers_[id];
+    if (!worker.changed) continue;
+    STASIS_TRY(worker.vcpu.write(states_[id]));
+    worker.changed = false;
+  }
+  return {};
+}
+
+// From here on guest time runs: TSCs, the pvclock, and the timers that count in them.
+Result<> KvmEngine::set_time(u64 at) {
+  const u64 tsc = mul_div(board_.clock.now(), board_.contract.tsc_hz, kSecond);
+  const bool scales = system_.tsc_scaling && board_.contract.tsc_hz / 1000 != system_.tsc_hz / 1000;
+  for (u32 id = 0; id < vcpus(); ++id) {
+    Worker& worker = *workers_[id];
+    worker.kernel_offset = tsc + states_[id].tsc_offset - (scales ? scaled(at) : at);
+    STASIS_TRY(worker.vcpu.set_kernel_tsc_offset(worker.kernel_offset));
+  }
+  const u64 late = mul_div(system_.kernel->time_stamp() - at, kSecond, system_.tsc_hz);
+  STASIS_TRY(vm_->set_clock_ns(board_.clock.now() + late + board_.pvclock.offset_ns));
+  for (u32 id = 0; id < vcpus(); ++id) STASIS_TRY(workers_[id]->vcpu.write_apic(get_apic(id), instant(id)));
+  return {};
+}
+
+Result<> KvmEngine::load() {
+  STASIS_ASSERT(held_);
+  STASIS_TRY(write_changed());
+  return set_time(system_.kernel->time_stamp());
+}
+
+Result<> KvmEngine::thaw() {
+  STASIS_TRY(write_changed());
+  base_ns_ = board_.clock.now();
+  base_ticks_ = system_.kernel->time_stamp();
+  STASIS_TRY(set_time(base_ticks_));
+  held_ = false;
+  release();
+  return {};
+}
+
+// ---- running ----------------------------------------------------------------------------------------------------
+
+StopReason KvmEngine::run(u64 until_retired) {
+  if (held_) {
+    if (reason_ != StopReason::count) return reason_;
+    if (std::exchange(attention_, false)) return StopReason::attention;
+    lock_.lock();
+    if (auto thawed = thaw(); !thawed) {
+      lock_.unlock();
+      failure_ = thawed.error().text();
+      return reason_ = StopReason::failed;
+    }
+  }
+  const u64 span = until_retired - retired(), began = guest_now();
+  const u64 end = span > Clock::kNever - began ? Clock::kNever - 1 : began + span;
+  for (;;) {
+    advance_clock();
+    const u64 now = board_.clock.now();
+    if (reason_ != StopReason::count) return hold() ? reason_ : StopReason::failed;
+    if (attention_) {
+      if (auto held = hold(); !held) return failure_ = held.error().text(), StopReason::failed;
+      attention_ = false;
+      return StopReason::attention;
+    }
+    if (kicked_.exchange(false)) return StopReason::attention;
+    if (now >= end || now >= due_) {
+      due_ = Clock::kNever;
+      return StopReason::count;
+    }
+    sleeps_until_ = std::min({end, due_, board_.clock.next_alarm()});
+    if (sleeps_until_ > now) runner_.wait_for(lock_, std::chrono::nanoseconds(std::min(sleeps_until_ - now, kSecond)));
+  }
+}
+
+void KvmEngine::kick() {
+  kicked_ = true;
+  { const std::lock_guard wait_for_the_look(mutex_); }
+  runner_.notify_all();
+}
+
+void KvmEngine::soon() {
+  if (due_ != Clock::kNever) return;
+  due_ = board_.clock.now() + kSoon;
+  if (due_ < sleeps_until_) runner_.notify_all();
+}
+
+void KvmEngine::after_device_access() {
+  if (attention_) {
+    stop_ = true;
+    for (auto& worker : workers_)
+      if (!worker->parked) prod(*worker);
+  }
+  if (attention_ || reason_ != StopReason::count || board_.clock.next_alarm() < sleeps_until_) runner_.notify_all();
+}
+
+// ---- interrupts -------------------------------------------------------------------------------------------------
+
+void KvmEngine::deliver(u64 address, u32 data) {
+  if (held_) return deliver_held(address, data);
+  if (auto sent = vm_->send_message(address, data); !sent) stop_with(StopReason::failed, sent.error().text());
+}
+
+// While held the saved form takes the message, as the soft engine's local APIC would.
+void KvmEngine::deliver_held(u64 address, u32 data) {
+  constexpr u32 kLowestPriority = 1;
+  struct Signals final : CpuSignals {
+    bool nmi_seen = false;
+    void nmi() override { nmi_seen = true; }
+    void init() override {}
+    void startup(u8) override {}
+  };
+  for (u32 id = 0; id < vcpus(); ++id) {
+    Signals signals;
+    LocalApic model(board_.clock, id, board_.contract.tsc_hz);
+    model.restore(apics_[id]);
+    model.connect(&signals);
+    model.deliver(address, data);
+    states_[id].nmi_pending |= signals.nmi_seen;
+    workers_[id]->changed |= signals.nmi_seen;
+    const bool taken = !(model.state() == apics_[id]);
+    apics_[id] = model.state();
+    if (taken && (data >> 8 & 7) == kLowestPriority) return;
+  }
+}
+
+void KvmEngine::set_intr(bool level) {
+  const bool rises = level && !intr_.exchange(level);
+  if (!level) intr_ = false;
+  if (!rises || held_) return;
+  Worker& first = *workers_[0];
+  if (first.handle != ::pthread_self() || !first.started) prod(first);
+}
+
+void KvmEngine::pins_changed(std::span<const u64> redirection) {
+  constexpr u64 kLevel = 1u << 15;
+  std::vector<Vm::Route> routes(Vm::kPins);
+  for (unsigned pin = 0; pin < Vm::kPins; ++pin) {
+    const u64 entry = redirection[pin];
+    if (!(entry & kLevel) || (entry >> 8 & 7) > 1) continue;
+    routes[pin] = {.address = 0xfee0'0000 | (entry >> 56) << 12 | (entry >> 11 & 1) << 2, .data = static_cast<u32>(entry & 0x7ff) | 0xc000};
+  }
+  if (auto set = vm_->set_routes(routes); !set) stop_with(StopReason::failed, set.error().text());
+}
+
+}  // namespace stasis::kvm
