@@ -246,6 +246,17 @@ SNIPPET(call_patch, R"(
    jne 1b
    hlt)");
 
+SNIPPET(patch_for_long, R"(
+   mov ecx, 20000
+1: mov dword ptr [rip+2f+1], ecx
+   call 2f
+   add rbx, rax
+   dec ecx
+   jnz 1b
+   hlt
+2: mov eax, 0
+   ret)");
+
 SNIPPET(wait_for_timer, R"(
    mov edi, 0xfee00000
    mov dword ptr [rdi+0xf0], 0x1ff
@@ -400,6 +411,12 @@ TEST(SoftEngine, DmaIntoDecodedCodeIsSeen) {
   guest.engine.memory_written(TinyGuest::kCode + 1, 1);
   guest.run();
   EXPECT_EQ(guest.engine.get().gpr[kRax], 2u);
+}
+
+TEST(SoftEngine, CodeMayBePatchedForEver) {
+  TinyGuest guest(CODE_OF(patch_for_long));
+  const VcpuState s = guest.finish();
+  EXPECT_EQ(s.gpr[kRbx], 20000ull * 20001 / 2);
 }
 
 TEST(SoftEngine, TimerInterruptComesAtItsCount) {

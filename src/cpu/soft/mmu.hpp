@@ -28,6 +28,9 @@ inline constexpr u64 kCr4Vme = 1, kCr4Pvi = 2, kCr4Tsd = 4, kCr4De = 8, kCr4Pse 
 inline constexpr u64 kEferSce = 1, kEferLme = 0x100, kEferLma = 0x400, kEferNxe = 0x800;
 inline constexpr unsigned kPhysicalBits = 46;
 
+// Bits of table entries.
+inline constexpr u64 kEntryPresent = 1, kEntryAccessed = 0x20, kTableAddress = ((1ull << kPhysicalBits) - 1) & ~0xfffull;
+
 constexpr bool is_canonical(u64 linear) { return static_cast<u64>(static_cast<i64>(linear << 16) >> 16) == linear; }
 
 class Mmu {
@@ -76,6 +79,7 @@ class Mmu {
   // through it as bits from kSpaceShift, and whether it was met in several places.
   static constexpr u64 kLevel = 7, kSpaceShift = 4, kSeveral = 0x100, kBase = ~0xfffull;
   static constexpr unsigned kSpaces = 4, kExecEntries = 512;
+  static constexpr unsigned filter_bit(u64 linear) { return static_cast<unsigned>((linear >> 12 ^ linear >> 24) & 4095); }
   struct ExecView {
     std::array<TlbEntry, kExecEntries> entries;  // addend: physical page - linear page
     std::array<u64, 64> filter{};                // hashed linear pages that `salt` vouches for
