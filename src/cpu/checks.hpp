@@ -9,7 +9,13 @@ namespace stasis {
 // Empty when the state is one that a processor could be in; else the field, its value and what is allowed.
 std::string check_vcpu(const VcpuState& state);
 
-// Compares what the guest was shown with what this engine offers; adds a problem for each missing thing, by name.
-void check_contract(const CpuContract& saved, u32 cpus, state::Problems& problems);
+// Empty when the soft engine can run it; else the field, its value and what else can.
+std::string check_for_soft(const VcpuState& state, const CpuContract& contract);
+
+// Empty when the soft engine can go on from this state; else what in it needs another engine, by name and value.
+std::string check_for_soft(const VcpuState& state, const CpuContract& contract);
+
+// Compares what the guest was shown with what this engine and host offer; adds a problem for each missing thing, by name.
+void check_contract(const CpuContract& saved, const CpuOffer& here, u32 cpus, state::Problems& problems);
 
 }  // namespace stasis

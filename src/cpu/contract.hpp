@@ -1,6 +1,11 @@
 // The CPU contract: what the guest was shown of its processor and may rely on for ever.
 #pragma once
 
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/error.hpp"
 #include "state/codec.hpp"
 
 namespace stasis {
@@ -30,8 +35,52 @@ struct CpuContract {
   bool operator==(const CpuContract&) const = default;
 };
 
-// The model x86-64-v2: SSE to 4.2, POPCNT, CX16, NX, 1 GiB pages, ERMS, FSRM, SMEP, SMAP, UMIP, x2APIC,
-// TSC-deadline, invariant TSC at 1 GHz; nothing that depends on the host.
+// What an engine on this host can show a guest.
+struct CpuOffer {
+  std::string engine;              // "soft", "kvm"
+  std::vector<CpuidLeaf> cpuid{};  // feature leaves with every bit that it can show; identification leaves as the host has them
+  u64 arch_capabilities = 0;       // of MSR 0x10A
+  u64 tsc_hz = 0;                  // the rate that the guest's TSC has by itself
+  bool any_tsc_rate = false;       // others are possible too; else those within 250 ppm of tsc_hz
+  u32 physical_bits = 46;          // widest guest physical address
+  u32 most_cpus = 1;
+};
+
+// The soft engine's: x86-64-v2 and what decision 0006 adds, any TSC rate, one vCPU.
+CpuOffer soft_offer();
+
+// No more than this is ever shown: the local APIC's record and the soft engine's page walks know 46 bits.
+inline constexpr u32 kMostPhysicalBits = 46;
+
+struct CpuModelOptions {
+  u32 cpus = 1;
+  u64 memory_bytes = 512 * kMiB;
+  std::optional<u64> tsc_hz{};  // none: the offer's own rate
+};
+
+// What a guest of `model` (x86-64-v2, x86-64-v3, host) is shown with this offer. The model's own features must be
+// there, or the error lists each missing one by name; beside them it shows what protects (SMEP, SMAP, UMIP, IBRS, …)
+// or speeds up without being relied on, where the offer has it.
+Result<CpuContract> make_contract(std::string_view model, const CpuModelOptions& options, const CpuOffer& offer);
+
+// A leaf as the vCPU with this local APIC ID sees it; all of them.
+CpuidLeaf leaf_for(const CpuidLeaf& leaf, u32 apic_id);
+std::vector<CpuidLeaf> cpuid_for(const CpuContract& contract, u32 apic_id);
+
+// The model x86-64-v2 as the soft engine offers it by default (TSC at 1 GHz).
 CpuContract default_cpu_contract(unsigned cpus);
+
+// Empty when a guest's TSC can have this rate here; else why not.
+std::string tsc_rate_problem(u64 wanted, const CpuOffer& offer);
+
+// The contract is written for every processor alike; these put one's local APIC ID where CPUID shows it.
+CpuidLeaf leaf_for(const CpuidLeaf& leaf, u32 apic_id);
+std::vector<CpuidLeaf> cpuid_for(const CpuContract& contract, u32 apic_id);
+
+// Guest physical address bits, as CPUID 0x80000008 says; 36 where there is no such leaf.
+u32 physical_bits(const CpuContract& contract);
+// Features that CPUID 0x40000001 shows (kKvmclock…).
+u32 pv_features(const CpuContract& contract);
+inline constexpr u32 kKvmclockOld = 1u << 0, kKvmclock = 1u << 3, kKvmclockStable = 1u << 24;
 
 }  // namespace stasis

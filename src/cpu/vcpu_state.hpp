@@ -77,18 +77,110 @@ struct MtrrState {
   bool operator==(const MtrrState&) const = default;
 };
 
-// An exception or interrupt that was raised and is not yet delivered.
+// How an event came to be: it decides which gate checks are made (by_vector: exception below 32, else interrupt).
+enum class EventType : u8 { by_vector, exception, interrupt, nmi, software };
+inline constexpr std::array<std::string_view, 5> kEventTypeNames{"by_vector", "exception", "interrupt", "nmi", "software"};
+
+// An event on its way to the processor. A VMCB's EVENTINJ and EXITINTINFO (APM vol. 2, 15.20), and what
+// an exception leaves in CR2 or DR6 when it is delivered (`payload`; not there yet while it is pending).
 struct PendingEventState {
   bool valid = false;
   u8 vector = 0;
   bool has_error_code = false;
   u32 error_code = 0;
+  EventType type = EventType::by_vector;
+  bool has_payload = false;
+  u64 payload = 0;
   static constexpr auto layout() {
     using S = PendingEventState;
-    return state::Layout("x86.pending_event", 1, state::field<&S::valid>("valid"), state::field<&S::vector>("vector"),
-                         state::field<&S::has_error_code>("has_error_code"), state::field<&S::error_code>("error_code").hex());
+    return state::Layout("x86.pending_event", 2, state::field<&S::valid>("valid"), state::field<&S::vector>("vector"),
+                         state::field<&S::has_error_code>("has_error_code"), state::field<&S::error_code>("error_code").hex(),
+                         state::field<&S::type>("type").names(kEventTypeNames).since(2),
+                         state::field<&S::has_payload>("has_payload").since(2),
+                         state::field<&S::payload>("payload").hex().since(2).help("for CR2 (#PF) or DR6 (#DB)"));
   }
   bool operator==(const PendingEventState&) const = default;
+};
+
+// What XSAVE holds beside x87 and SSE, by component (SDM vol. 1, 13.4). Components that the CPU contract does not
+// show keep their initial values. A field's register N is element N.
+struct XsaveState {
+  u64 xcr0 = 1;
+  u64 xss = 0;
+  u64 in_use = 0;                                   // XSTATE_BV; 0 where the contract has no XSAVE
+  std::array<std::array<u8, 16>, 16> ymm_high{};    // component 2
+  std::array<std::array<u8, 16>, 4> bounds{};       // 3: BND0..BND3
+  u64 bndcfgu = 0, bndstatus = 0;                   // 4
+  std::array<u64, 8> opmask{};                      // 5: K0..K7
+  std::array<std::array<u8, 32>, 16> zmm_high{};    // 6: bits 511:256 of ZMM0..15
+  std::array<std::array<u8, 64>, 16> zmm16_31{};    // 7
+  u32 pkru = 0;                                     // 9
+  std::vector<u8> tile_config{};                    // 17: 64 bytes, or empty: initial
+  std::vector<u8> tile_data{};                      // 18: 8192 bytes, or empty: initial
+  static constexpr u64 kHeld = 0x602ff;             // the components that have a field here
+  static constexpr auto layout() {
+    using S = XsaveState;
+    return state::Layout("x86.xsave", 1, state::field<&S::xcr0>("xcr0").hex().allow(kHeld), state::field<&S::xss>("xss").hex(),
+                         state::field<&S::in_use>("in_use").hex().allow(kHeld).help("XSTATE_BV: components not in their initial state"),
+                         state::field<&S::ymm_high>("ymm_high").help("bits 255:128 of YMM0..15"),
+                         state::field<&S::bounds>("bounds").help("BND0..BND3"), state::field<&S::bndcfgu>("bndcfgu").hex(),
+                         state::field<&S::bndstatus>("bndstatus").hex(), state::field<&S::opmask>("opmask").hex().help("K0..K7"),
+                         state::field<&S::zmm_high>("zmm_high").help("bits 511:256 of ZMM0..15"),
+                         state::field<&S::zmm16_31>("zmm16_31"), state::field<&S::pkru>("pkru").hex(),
+                         state::field<&S::tile_config>("tile_config").range(0, 64).help("64 bytes, or none: initial"),
+                         state::field<&S::tile_data>("tile_data").range(0, 8192).help("8192 bytes, or none: initial"));
+  }
+  bool operator==(const XsaveState&) const = default;
+};
+
+// One bank of the machine-check architecture (SDM vol. 3B, 16.3).
+struct MachineCheckState {
+  u64 mcg_status = 0, ctl = 0, status = 0, addr = 0, misc = 0;
+  static constexpr auto layout() {
+    using S = MachineCheckState;
+    return state::Layout("x86.machine_check", 1, state::field<&S::mcg_status>("mcg_status").hex(), state::field<&S::ctl>("ctl").hex(),
+                         state::field<&S::status>("status").hex(), state::field<&S::addr>("addr").hex(),
+                         state::field<&S::misc>("misc").hex());
+  }
+  bool operator==(const MachineCheckState&) const = default;
+};
+
+// System management mode (SDM vol. 3C, 32).
+struct SmmState {
+  bool active = false, pending = false;
+  bool inside_nmi = false;    // entered while NMIs were blocked
+  bool latched_init = false;  // an INIT waits for RSM
+  u64 smbase = 0x3'0000;
+  static constexpr auto layout() {
+    using S = SmmState;
+    return state::Layout("x86.smm", 1, state::field<&S::active>("active"), state::field<&S::pending>("pending"),
+                         state::field<&S::inside_nmi>("inside_nmi"), state::field<&S::latched_init>("latched_init"),
+                         state::field<&S::smbase>("smbase").hex());
+  }
+  bool operator==(const SmmState&) const = default;
+};
+
+// The MSRs of DBGCTL and of the last branch (APM vol. 2, 15.23).
+struct LastBranchState {
+  u64 debug_ctl = 0, branch_from = 0, branch_to = 0, exception_from = 0, exception_to = 0;
+  static constexpr auto layout() {
+    using S = LastBranchState;
+    return state::Layout("x86.last_branch", 1, state::field<&S::debug_ctl>("debug_ctl").hex(), state::field<&S::branch_from>("branch_from").hex(),
+                         state::field<&S::branch_to>("branch_to").hex(), state::field<&S::exception_from>("exception_from").hex(),
+                         state::field<&S::exception_to>("exception_to").hex());
+  }
+  bool operator==(const LastBranchState&) const = default;
+};
+
+// An MSR that has no field of its own; which ones may stand here is decided in cpu/msr_table.hpp.
+struct MsrState {
+  u32 index = 0;
+  u64 value = 0;
+  static constexpr auto layout() {
+    using S = MsrState;
+    return state::Layout("x86.msr", 1, state::field<&S::index>("index").hex(), state::field<&S::value>("value").hex());
+  }
+  bool operator==(const MsrState&) const = default;
 };
 
 enum class InterruptShadow : u8 { none, sti, mov_ss };
@@ -120,17 +212,27 @@ struct VcpuState {
   u64 spec_ctrl = 0;
   MtrrState mtrr{};
   FpuState fpu{};
-  PendingEventState pending{};
+  PendingEventState pending{};    // being delivered: comes before anything else
+  PendingEventState exception{};  // raised by an instruction; its payload is not yet in CR2 or DR6
   bool nmi_pending = false;
   bool nmi_blocked = false;
   InterruptShadow shadow = InterruptShadow::none;
   Activity activity = Activity::running;
-  u64 retired = 0;      // instructions since power-on; a REP counts each iteration
+  u64 retired = 0;      // instructions since power-on; a REP counts each iteration. Stands still where nobody counts
+  XsaveState xsave{};
+  std::array<u64, 4> pdpte{};  // PAE paging's loaded directory pointers
+  bool pdpte_valid = false;    // false: as they stand in memory at CR3
+  SmmState smm{};
+  MachineCheckState machine_check{};
+  LastBranchState last_branch{};
+  u64 hwcr = 0;                // AMD C001_0015
+  u64 pvclock_system_time = 0, pvclock_wall_clock = 0;  // MSRs 0x4B564D01, 0x4B564D00
+  std::vector<MsrState> other_msrs{};                   // ascending by index; those that are zero are left out
 
   static constexpr auto layout() {
     using S = VcpuState;
     return state::Layout(
-        "x86.vcpu", 1, state::field<&S::gpr>("gpr").hex().help("RAX RCX RDX RBX RSP RBP RSI RDI R8..R15"),
+        "x86.vcpu", 2, state::field<&S::gpr>("gpr").hex().help("RAX RCX RDX RBX RSP RBP RSI RDI R8..R15"),
         state::field<&S::rip>("rip").hex(), state::field<&S::rflags>("rflags").hex().allow(0x3f'7fd7),
         state::field<&S::es>("es"), state::field<&S::cs>("cs"), state::field<&S::ss>("ss"), state::field<&S::ds>("ds"),
         state::field<&S::fs>("fs"), state::field<&S::gs>("gs"), state::field<&S::ldtr>("ldtr"), state::field<&S::tr>("tr"),
@@ -145,11 +247,17 @@ struct VcpuState {
         state::field<&S::tsc_offset>("tsc_offset").hex().unit("ticks"), state::field<&S::tsc_adjust>("tsc_adjust").hex(),
         state::field<&S::tsc_aux>("tsc_aux").hex(), state::field<&S::misc_enable>("misc_enable").hex(),
         state::field<&S::spec_ctrl>("spec_ctrl").hex(), state::field<&S::mtrr>("mtrr"), state::field<&S::fpu>("fpu"),
-        state::field<&S::pending>("pending").help("event raised and not yet delivered"),
+        state::field<&S::pending>("pending").help("event being delivered: comes before anything else"),
         state::field<&S::nmi_pending>("nmi_pending"), state::field<&S::nmi_blocked>("nmi_blocked"),
         state::field<&S::shadow>("interrupt_shadow").names(kShadowNames),
         state::field<&S::activity>("activity").names(kActivityNames),
-        state::field<&S::retired>("retired").unit("instructions"));
+        state::field<&S::retired>("retired").unit("instructions"), state::field<&S::exception>("exception").since(2).help("raised by an instruction, not yet on its way"),
+        state::field<&S::xsave>("xsave").since(2), state::field<&S::pdpte>("pdpte").hex().since(2), state::field<&S::pdpte_valid>("pdpte_valid").since(2),
+        state::field<&S::smm>("smm").since(2), state::field<&S::machine_check>("machine_check").since(2),
+        state::field<&S::last_branch>("last_branch").since(2), state::field<&S::hwcr>("hwcr").hex().since(2),
+        state::field<&S::pvclock_system_time>("pvclock_system_time").hex().since(2).help("MSR 0x4B564D01"),
+        state::field<&S::pvclock_wall_clock>("pvclock_wall_clock").hex().since(2).help("MSR 0x4B564D00"),
+        state::field<&S::other_msrs>("other_msrs").since(2).range(0, 256).help("MSRs without a field of their own"));
   }
   bool operator==(const VcpuState&) const = default;
 };

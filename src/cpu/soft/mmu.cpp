@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/error.hpp"
+#include "cpu/engine.hpp"
 #include "cpu/soft/code_cache.hpp"
 
 namespace stasis::soft {
@@ -33,6 +34,7 @@ Mmu::Mmu(Cpu& cpu, GuestMemory& memory, CodeCache& code)
 // ---- what was changed ---------------------------------------------------------------------------------------
 
 void Mmu::reset() {
+  physical_bits_ = std::min(kPhysicalBits, stasis::physical_bits(cpu_.board->contract));
   code_.drop_all();
   std::fill_n(flags_.get(), memory_.pages(), u8{0});
   for (unsigned i = 0; i < kSpaces; ++i) spaces_[i].cr3 = ~0ull;

@@ -26,7 +26,7 @@ inline constexpr u64 kCr4Vme = 1, kCr4Pvi = 2, kCr4Tsd = 4, kCr4De = 8, kCr4Pse 
                      kCr4Pge = 0x80, kCr4Pce = 0x100, kCr4Osfxsr = 0x200, kCr4Osxmmexcpt = 0x400, kCr4Umip = 0x800,
                      kCr4Smep = 0x10'0000, kCr4Smap = 0x20'0000;
 inline constexpr u64 kEferSce = 1, kEferLme = 0x100, kEferLma = 0x400, kEferNxe = 0x800;
-inline constexpr unsigned kPhysicalBits = 46;
+inline constexpr unsigned kPhysicalBits = 46;  // the most; the CPU contract says how many the guest has
 
 // Bits of table entries.
 inline constexpr u64 kEntryPresent = 1, kEntryAccessed = 0x20, kTableAddress = ((1ull << kPhysicalBits) - 1) & ~0xfffull;
@@ -64,6 +64,7 @@ class Mmu {
   void unmark_code(u64 page) { flags_[page] &= static_cast<u8>(~kCode); }
   void code_dropped(const Op* op);        // jump entries may be wrong now
   u32 mode() const { return mode_; }      // of the code that runs: see select()
+  unsigned physical_bits() const { return physical_bits_; }
   GuestMemory& memory() { return memory_; }
   u64 page_of(u64 physical) const {       // RAM page number, kNotRam
     const u64 offset = memory_.offset_of(physical);
@@ -153,6 +154,7 @@ class Mmu {
   u32 mode_ = 0;
   const Op* op_ = nullptr;  // whose access is being walked for
   u64 a20_mask_ = ~0ull;
+  unsigned physical_bits_ = kPhysicalBits;
   u64 epoch_ = 0, clock_ = 0;
   std::unique_ptr<Space[]> spaces_;
   std::unique_ptr<KernelView[]> kernels_;

@@ -9,7 +9,7 @@ namespace stasis::soft {
 namespace {
 
 constexpr u64 kWriteBit = 2, kUserBit = 4, kDirty = 0x40, kLarge = 0x80, kNoExecute = 1ull << 63;
-constexpr u64 kReservedHigh = 0x000f'ffff'ffff'f000ull & ~kTableAddress;
+constexpr u64 kAddressBits = 0x000f'ffff'ffff'f000;
 
 }  // namespace
 
@@ -60,7 +60,7 @@ bool Mmu::walk_tables(u64 linear, Access access, View view, Walk& out) {
     const bool large = level > 1 && (entry & kLarge) && !pointer && (wide ? level <= 3 : (sys.cr4 & kCr4Pse) != 0);
     u64 reserved = 0;
     if (wide) {
-      reserved = kReservedHigh | (nxe ? 0 : kNoExecute) | (lma ? 0 : 0x7ff0'0000'0000'0000);
+      reserved = (kAddressBits >> physical_bits_ << physical_bits_) | (nxe ? 0 : kNoExecute) | (lma ? 0 : 0x7ff0'0000'0000'0000);
       if (pointer) reserved |= 0x1e6 | kNoExecute;
       if (level == 4) reserved |= kLarge;
       if (large) reserved |= level == 3 ? 0x3fff'e000 : 0x1f'e000;

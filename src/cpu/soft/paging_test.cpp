@@ -93,8 +93,8 @@ TEST(Paging, NoExecute) {
 
 TEST(Paging, ReservedBits) {
   TinyGuest high(CODE_OF(load_rdi));
-  high.map(kAt, 0x20003 | 1ull << kPhysicalBits);
-  EXPECT_EQ(fault_of(high), page_fault(9));
+  high.map(kAt, 0x20003 | 1ull << 39);
+  EXPECT_EQ(fault_of(high), page_fault(9)) << "the contract shows 39 physical address bits";
   TinyGuest large(CODE_OF(load_rdi));
   large.put(0x3008, 0x2083 | 0x2000);  // a 2 MiB page at 2 MiB with bit 13 set
   EXPECT_EQ(fault_of(large, 0x200000).error, 9u);

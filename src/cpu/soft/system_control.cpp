@@ -28,7 +28,7 @@ bool write_cr0(Cpu& cpu, const Op* op, u64 value) {
 
 bool write_cr3(Cpu& cpu, const Op* op, u64 value) {
   if (!in_ia32e(cpu)) value = static_cast<u32>(value);
-  if (value >> kPhysicalBits) {
+  if (value >> cpu.mmu->physical_bits()) {
     cpu.raise(op, kGp, 0);
     return false;
   }

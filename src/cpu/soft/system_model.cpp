@@ -17,14 +17,9 @@ void identify(Cpu& cpu, const Op* op) {
   CpuidLeaf found;
   for (const CpuidLeaf& entry : cpu.board->contract.cpuid)
     if (entry.leaf == leaf && entry.subleaf == wanted) found = entry;
-  const u32 id = cpu.apic->state().id;
-  if (leaf == 1) {
-    found.ebx = (found.ebx & 0x00ff'ffff) | id << 24;
-    if (!(cpu.apic->state().base & LocalApicState::kGlobalEnable)) found.edx &= ~(1u << 9);
-  } else if (leaf == 0xb) {
-    found.ecx = (found.ecx & ~0xffu) | (subleaf & 0xff);
-    found.edx = id;
-  }
+  if (leaf == 0xb) found.leaf = leaf, found.subleaf = subleaf;  // any subleaf says the ID
+  found = leaf_for(found, cpu.apic->state().id);
+  if (leaf == 1 && !(cpu.apic->state().base & LocalApicState::kGlobalEnable)) found.edx &= ~(1u << 9);
   cpu.r[kRax] = found.eax, cpu.r[kRbx] = found.ebx, cpu.r[kRcx] = found.ecx, cpu.r[kRdx] = found.edx;
   cpu.rip = cpu.next_rip_of(op);
 }

@@ -65,9 +65,10 @@ TEST(System, CpuidShowsTheContract) {
   EXPECT_EQ(cpuid(7, 1).gpr[kRbx], 0u);
   EXPECT_EQ(cpuid(0xb, 1).gpr[kRcx], 0x201u);
   EXPECT_EQ(cpuid(0x15).gpr[kRcx], 1'000'000'000u);
-  EXPECT_EQ(cpuid(0x4000'0000).gpr[kRbx], 0x7361'7453u);  // Stas
+  EXPECT_EQ(cpuid(0x4000'0000).gpr[kRbx], 0x4b4d'564bu);  // KVMK
+  EXPECT_EQ(cpuid(0x4000'0001).gpr[kRax], 0x0100'0009u);  // kvmclock, and that it is stable
   EXPECT_EQ(cpuid(0x1234).gpr[kRax], 0u);
-  EXPECT_EQ(cpuid(0x8000'0008).gpr[kRax] & 0xff, kPhysicalBits);
+  EXPECT_EQ(cpuid(0x8000'0008).gpr[kRax] & 0xff, 39u);
 }
 
 TEST(System, ReadsMsrs) {
