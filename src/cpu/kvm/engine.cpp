@@ -3,10 +3,14 @@
 
 #include <fmt/format.h>
 #include "cpu/kvm/kvm_abi.hpp"
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 
 namespace stasis::kvm {
@@ -30,6 +34,8 @@ Result<std::unique_ptr<KvmEngine>> KvmEngine::create(System system, const KvmBoa
   STASIS_TRY_SET(Vm vm, Vm::create(engine->system_, board.memory));
   engine->vm_ = std::make_unique<Vm>(std::move(vm));
   STASIS_TRY(engine->make_vcpus());
+  engine->wake_ = FileDescriptor(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+  if (engine->wake_.get() < 0) return fail_errno("kvm", "eventfd", errno);
   install_handler();
   engine->start_threads();
   return engine;
@@ -212,6 +218,10 @@ StopReason KvmEngine::run(u64 until_retired) {
       failure_ = thawed.error().text();
       return reason_ = StopReason::failed;
     }
+  } else {  // whoever asks to return again and again must not keep the vCPU threads from their devices
+    lock_.unlock();
+    std::this_thread::yield();
+    lock_.lock();
   }
   const u64 span = until_retired - retired(), began = guest_now();
   const u64 end = span > Clock::kNever - began ? Clock::kNever - 1 : began + span;
@@ -230,20 +240,35 @@ StopReason KvmEngine::run(u64 until_retired) {
       return StopReason::count;
     }
     sleeps_until_ = std::min({end, due_, board_.clock.next_alarm()});
-    if (sleeps_until_ > now) runner_.wait_for(lock_, std::chrono::nanoseconds(std::min(sleeps_until_ - now, kSecond)));
+    sleep(sleeps_until_ - std::min(sleeps_until_, now));
   }
+}
+
+// Devices are everybody's meanwhile. A wake() at any moment ends the next sleep at once.
+void KvmEngine::sleep(u64 nanoseconds) {
+  lock_.unlock();
+  const u64 most = std::min(nanoseconds, kSecond);
+  const timespec span{.tv_sec = static_cast<time_t>(most / kSecond), .tv_nsec = static_cast<long>(most % kSecond)};
+  pollfd waiting{.fd = wake_.get(), .events = POLLIN, .revents = 0};
+  u64 ignored;
+  if (::ppoll(&waiting, 1, &span, nullptr) == 1 && ::read(wake_.get(), &ignored, sizeof ignored) < 0) std::this_thread::yield();
+  lock_.lock();
+}
+
+void KvmEngine::wake() {
+  const u64 one = 1;
+  if (::write(wake_.get(), &one, sizeof one) < 0) return;  // full: it is readable already
 }
 
 void KvmEngine::kick() {
   kicked_ = true;
-  { const std::lock_guard wait_for_the_look(mutex_); }
-  runner_.notify_all();
+  wake();
 }
 
 void KvmEngine::soon() {
   if (due_ != Clock::kNever) return;
   due_ = board_.clock.now() + kSoon;
-  if (due_ < sleeps_until_) runner_.notify_all();
+  if (due_ < sleeps_until_) wake();
 }
 
 void KvmEngine::after_device_access() {
@@ -252,7 +277,7 @@ void KvmEngine::after_device_access() {
     for (auto& worker : workers_)
       if (!worker->parked) prod(*worker);
   }
-  if (attention_ || reason_ != StopReason::count || board_.clock.next_alarm() < sleeps_until_) runner_.notify_all();
+  if (attention_ || reason_ != StopReason::count || board_.clock.next_alarm() < sleeps_until_) wake();
 }
 
 // ---- interrupts -------------------------------------------------------------------------------------------------

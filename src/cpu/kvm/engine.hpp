@@ -10,6 +10,7 @@
 #include <mutex>
 #include <thread>
 
+#include "base/file_descriptor.hpp"
 #include "bus/clock.hpp"
 #include "bus/mmio_bus.hpp"
 #include "bus/port_bus.hpp"
@@ -102,6 +103,8 @@ class KvmEngine final : public Engine, private MessageSink {
   void stop_with(StopReason reason, std::string why);
   void offer_intr(Worker& worker);
   void after_device_access();
+  void sleep(u64 nanoseconds);
+  void wake();
 
   // MessageSink
   void deliver(u64 address, u32 data) override;
@@ -117,10 +120,11 @@ class KvmEngine final : public Engine, private MessageSink {
 
   std::mutex mutex_;  // what follows, and all devices
   Lock lock_{mutex_, std::defer_lock};  // of the thread that calls run()
-  std::condition_variable runner_, go_, parked_;
+  std::condition_variable go_, parked_;
   bool held_ = true, quit_ = false;
   std::atomic<bool> stop_{true}, kicked_{false};
   std::atomic<bool> intr_{false};
+  FileDescriptor wake_;  // an event counter: run() sleeps on it
   bool attention_ = false;
   StopReason reason_ = StopReason::count;  // other than count: what a vCPU met
   std::string failure_;

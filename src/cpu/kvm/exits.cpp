@@ -137,7 +137,7 @@ void KvmEngine::stop_with(StopReason reason, std::string why) {
     reason_ = reason;
     failure_ = std::move(why);
   }
-  runner_.notify_all();
+  wake();
 }
 
 // The 8259's interrupt, when the first vCPU can take it now; else KVM tells when it can.

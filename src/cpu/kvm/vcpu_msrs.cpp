@@ -35,6 +35,10 @@ std::vector<u32> unlisted() {
   return all;
 }
 
+// KVM writes the wall clock into guest RAM when this MSR is set, which a restore must not do. So it is not set again, and
+// what was saved stays as it is until the guest sets another.
+bool writes_memory(u32 index) { return index == 0x11 || index == 0x4b56'4d00; }
+
 }  // namespace
 
 Result<u64> Vcpu::read_msr(u32 index) const {
@@ -78,7 +82,10 @@ Result<> Vcpu::read_msrs(VcpuState& out) const {
     return fail(ErrorCode::host, "kvm", fmt::format("MSR {:#x} ({}) of vCPU {} cannot be read any more", msrs_[static_cast<std::size_t>(count)],
                                                     msr_name(msrs_[static_cast<std::size_t>(count)]), id_));
   out.other_msrs.clear();
-  for (std::size_t i = 0; i < msrs_.size(); ++i) msr_set(out, msrs_[i], buffer.entries()[i].data);
+  for (std::size_t i = 0; i < msrs_.size(); ++i) {
+    const u64 value = buffer.entries()[i].data;
+    if (!writes_memory(msrs_[i]) || value != 0) msr_set(out, msrs_[i], value);
+  }
   return {};
 }
 
@@ -88,7 +95,7 @@ Result<> Vcpu::write_msrs(const VcpuState& in) {
   STASIS_TRY(read_msrs(now));
   for (const u32 index : msrs_) {
     u64 wanted = 0, have = 0;
-    if (!msr_get(in, index, wanted) || !msr_get(now, index, have) || wanted == have) continue;
+    if (!msr_get(in, index, wanted) || !msr_get(now, index, have) || wanted == have || writes_memory(index)) continue;
     STASIS_TRY(write_msr(index, wanted));
   }
   for (const MsrState& msr : in.other_msrs)

@@ -1,0 +1,235 @@
+// The KVM engine against a KVM of our own: state in and out, threads that stop or do not, and every call failing in turn.
+#include "cpu/kvm/engine.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "cpu/checks.hpp"
+#include "cpu/kvm/fake_kernel.hpp"
+#include "cpu/msr_table.hpp"
+
+namespace stasis::kvm {
+namespace {
+
+constexpr u64 kForever = ~0ull;
+
+struct Rig {
+  explicit Rig(u32 cpus_wanted = 1) : cpus(cpus_wanted) { contract.tsc_hz = 2'000'000'000; }
+  Result<> make() {
+    STASIS_TRY_SET(System system, System::open(kernel));
+    STASIS_TRY_SET(engine, KvmEngine::create(std::move(system), {.memory = memory, .ports = ports, .mmio = mmio, .clock = clock, .pvclock = pvclock,
+                                                                 .contract = contract, .cpus = cpus, .stop_limit_ns = 200 * kMillisecond}));
+    engine->connect({.pic_acknowledge = [this] { return ++acknowledged, u8{0x30}; }, .eoi = [this](u8 vector) { ended.push_back(vector); }});
+    return {};
+  }
+  // Lets the guest run until somebody kicks.
+  StopReason run_kicked() {
+    std::thread kicker([this] { engine->kick(); });
+    const StopReason reason = engine->run(kForever);
+    kicker.join();
+    return reason;
+  }
+  u32 cpus;
+  std::shared_ptr<FakeKernel> kernel = std::make_shared<FakeKernel>();
+  GuestMemory memory = *GuestMemory::create(2 * kMiB);
+  PortBus ports;
+  MmioBus mmio;
+  Clock clock;
+  PvclockState pvclock;
+  CpuContract contract = default_cpu_contract(1);
+  unsigned acknowledged = 0;
+  std::vector<u8> ended;
+  std::unique_ptr<KvmEngine> engine;
+};
+
+struct Echo final : PortDevice {
+  u32 port_read(u16, unsigned) override { return 0x5a; }
+  void port_write(u16 port, unsigned, u32 value) override { seen.emplace_back(port, value); }
+  std::vector<std::pair<u16, u32>> seen;
+};
+
+VcpuState busy_state() {
+  VcpuState s;
+  for (unsigned i = 0; i < 16; ++i) s.gpr[i] = 0x1111'0000'0000ull * i + i;
+  s.rip = 0x1000, s.rflags = 0x246, s.cr0 = 0x8001'0033, s.cr2 = 0xdead, s.cr3 = 0x1000, s.cr4 = 0x620, s.efer = 0xd01;
+  s.cs = {.selector = 8, .attributes = 0xa9b, .limit = ~0u, .base = 0};
+  s.dr = {1, 2, 3, 4}, s.dr6 = 0xffff'4ff0, s.dr7 = 0x401;
+  s.sysenter_cs = 8, s.sysenter_esp = 0x2000, s.pat = 0x0007'0406'0007'0400, s.star = 0x23'0010'0000'0000, s.lstar = 0x4000, s.spec_ctrl = 1;
+  s.fpu.fcw = 0x37f, s.fpu.ftw = 0x80, s.fpu.st[0] = {1, 2, 3, 4, 5, 6, 7, 0x80, 0xff, 0x3f}, s.fpu.xmm[15].fill(0xab);
+  s.nmi_pending = s.nmi_blocked = true;
+  s.shadow = InterruptShadow::sti;
+  s.pending = {.valid = true, .vector = 0x31, .type = EventType::interrupt};
+  s.exception = {.valid = true, .vector = 14, .has_error_code = true, .error_code = 2, .type = EventType::exception, .has_payload = true, .payload = 0x7000};
+  s.activity = Activity::halted;
+  return s;
+}
+
+TEST(KvmEngine, what_is_set_comes_back_from_the_kernel) {
+  Rig rig(2);
+  ASSERT_TRUE(rig.make());
+  const VcpuState wanted = busy_state();
+  LocalApicState apic = LocalApic::power_on(1);
+  apic.svr = 0x1ff, apic.irr[2] = 0x10, apic.lvt_timer = 0x2'00ec, apic.timer_initial = 5'000'000, apic.timer_armed = true;
+  rig.engine->set(wanted, 1);
+  rig.engine->set_apic(apic, 1);
+  ASSERT_TRUE(rig.engine->load());
+  EXPECT_EQ(rig.run_kicked(), StopReason::attention);
+  ASSERT_TRUE(rig.engine->hold());
+  VcpuState got = rig.engine->get(1);
+  got.mtrr = wanted.mtrr, got.misc_enable = wanted.misc_enable, got.smm = wanted.smm;  // not in the fake's list
+  EXPECT_EQ(got, wanted);
+  const LocalApicState back = rig.engine->get_apic(1);
+  EXPECT_EQ(back.irr, apic.irr);
+  EXPECT_EQ(back.lvt_timer, apic.lvt_timer);
+  EXPECT_TRUE(back.timer_armed);
+}
+
+TEST(KvmEngine, time_stands_still_while_held) {
+  Rig rig;
+  ASSERT_TRUE(rig.make());
+  EXPECT_EQ(rig.run_kicked(), StopReason::attention);
+  ASSERT_TRUE(rig.engine->hold());
+  const u64 then = rig.clock.now();
+  EXPECT_GT(then, 0u);
+  const u64 tsc = mul_div(then, rig.contract.tsc_hz, kSecond) + rig.engine->get().tsc_offset;
+  for (int i = 0; i < 1000; ++i) rig.kernel->time_stamp();  // a long save
+  EXPECT_EQ(rig.clock.now(), then);
+  ASSERT_TRUE(rig.engine->load());
+  // The kernel's offset takes the pause out: host TSC + offset continues where the guest's stood.
+  EXPECT_LT(rig.kernel->vcpus[0].tsc_offset + rig.kernel->time_stamp() - tsc, 100'000u);
+}
+
+TEST(KvmEngine, port_exits_reach_the_bus_through_a_storm_of_signals) {
+  Rig rig;
+  Echo echo;
+  rig.ports.map(0x80, 0x80, echo);
+  int step = 0;
+  rig.kernel->guest = [&](u32, FakeKernel::Vcpu& v) -> long {
+    if (++step < 500) return -EINTR;
+    if (step > 503) return FakeKernel::spin(v);
+    kvm_run& run = v.run();
+    run.exit_reason = KVM_EXIT_IO;
+    run.io = {.direction = KVM_EXIT_IO_OUT, .size = 1, .port = 0x80, .count = 2, .data_offset = 2048};
+    v.page[2048] = static_cast<u8>(step), v.page[2049] = 7;
+    return 0;
+  };
+  ASSERT_TRUE(rig.make());
+  while (step < 504) EXPECT_EQ(rig.run_kicked(), StopReason::attention);
+  ASSERT_TRUE(rig.engine->hold());
+  EXPECT_EQ(echo.seen.size(), 8u);
+}
+
+TEST(KvmEngine, a_vcpu_that_does_not_stop_is_named_and_the_guest_runs_on) {
+  Rig rig(2);
+  std::atomic<bool> stubborn{true};
+  std::atomic<int> entered{0};
+  rig.kernel->guest = [&](u32 id, FakeKernel::Vcpu& v) -> long {
+    ++entered;
+    while (id == 1 && stubborn) std::this_thread::yield();
+    return FakeKernel::spin(v);
+  };
+  ASSERT_TRUE(rig.make());
+  while (entered < 2) rig.run_kicked();
+  const auto held = rig.engine->hold();
+  ASSERT_FALSE(held);
+  EXPECT_NE(held.error().message.find("vCPU 1 did not stop"), std::string::npos) << held.error().text();
+  const int before = entered;
+  while (entered == before) rig.run_kicked();  // vCPU 0 goes on
+  stubborn = false;
+  EXPECT_TRUE(rig.engine->hold());
+}
+
+TEST(KvmEngine, an_interrupt_of_the_8259_is_injected_when_the_guest_takes_it) {
+  Rig rig;
+  std::atomic<bool> took{false};
+  rig.kernel->guest = [&](u32, FakeKernel::Vcpu& v) -> long {
+    took = v.events.interrupt.injected && v.events.interrupt.nr == 0x30;
+    v.run().ready_for_interrupt_injection = v.run().if_flag = 1;
+    return FakeKernel::spin(v);
+  };
+  ASSERT_TRUE(rig.make());
+  rig.run_kicked();
+  rig.engine->set_intr(true);
+  while (!took) rig.run_kicked();
+  rig.engine->set_intr(false);
+  ASSERT_TRUE(rig.engine->hold());
+  EXPECT_GT(rig.acknowledged, 0u);
+  EXPECT_EQ(rig.engine->get().pending.vector, 0x30);
+}
+
+TEST(KvmEngine, a_message_that_comes_while_held_is_in_the_saved_form) {
+  Rig rig;
+  ASSERT_TRUE(rig.make());
+  LocalApicState apic = rig.engine->get_apic();
+  apic.svr = 0x1ff;
+  rig.engine->set_apic(apic);
+  rig.engine->messages().deliver(0xfee0'0000, 0x4041);
+  EXPECT_EQ(rig.engine->get_apic().irr[2], 2u);
+  EXPECT_TRUE(rig.kernel->messages.empty());
+}
+
+TEST(KvmEngine, every_call_that_fails_gives_a_clear_error_and_no_hang) {
+  const auto life = [](Rig& rig) -> Result<> {
+    STASIS_TRY(rig.make());
+    STASIS_TRY(rig.engine->load());
+    if (rig.run_kicked() == StopReason::failed) return fail(ErrorCode::host, "kvm", rig.engine->failure());
+    STASIS_TRY(rig.engine->hold());
+    return {};
+  };
+  Rig whole(2);
+  ASSERT_TRUE(life(whole));
+  const u64 calls = whole.kernel->calls;
+  ASSERT_GT(calls, 50u);
+  u64 refused = 0;
+  for (u64 n = 1; n <= calls; ++n) {
+    Rig rig(2);
+    rig.kernel->fail_call = n;
+    const auto result = life(rig);
+    if (result) continue;  // a failure that is no matter: a probe for an MSR, a wake-up
+    ++refused;
+    EXPECT_FALSE(result.error().message.empty()) << n;
+    EXPECT_TRUE(result.error().text().find("kvm") != std::string::npos) << result.error().text();
+  }
+  EXPECT_GT(refused, calls / 2);
+}
+
+TEST(KvmSystem, an_absent_or_forbidden_device_is_told_apart) {
+  Rig rig;
+  rig.kernel->open_error = ENOENT;
+  EXPECT_NE(rig.make().error().text().find("no KVM on this host"), std::string::npos);
+  rig.kernel->open_error = EACCES;
+  EXPECT_EQ(rig.make().error().code, ErrorCode::permission);
+  rig.kernel->open_error = 0;
+  rig.kernel->missing = {KVM_CAP_SREGS2, KVM_CAP_SPLIT_IRQCHIP};
+  const std::string text = rig.make().error().text();
+  EXPECT_NE(text.find("KVM_CAP_SREGS2"), std::string::npos) << text;
+  EXPECT_NE(text.find("KVM_CAP_SPLIT_IRQCHIP"), std::string::npos) << text;
+}
+
+TEST(KvmSystem, auto_takes_hardware_only) {
+  FakeKernel kernel;
+  EXPECT_TRUE(choose(kernel).kvm);
+  kernel.module_name = "kvm_pvm";
+  EXPECT_FALSE(choose(kernel).kvm);
+  EXPECT_NE(choose(kernel).why.find("kvm_pvm"), std::string::npos);
+  kernel.module_name = "kvm_intel";
+  kernel.open_error = EACCES;
+  EXPECT_FALSE(choose(kernel).kvm);
+}
+
+// Where KVM is: nothing that it could show a guest is without a home.
+TEST(KvmHost, every_msr_and_xsave_component_has_a_home) {
+  const auto kernel = host_kernel();
+  if (const Choice choice = choose(*kernel); !choice.kvm) GTEST_SKIP() << choice.why;
+  const auto system = System::open(kernel);
+  ASSERT_TRUE(system) << system.error().text();
+  for (const u32 index : system->msrs) EXPECT_NE(find_msr(index), nullptr) << std::hex << "MSR 0x" << index;
+  for (const CpuidLeaf& leaf : system->cpuid) {
+    if (leaf.leaf != 0xd || leaf.subleaf != 0) continue;
+    EXPECT_EQ(leaf.eax & ~XsaveState::kHeld, 0u) << "XSAVE components";
+  }
+}
+
+}  // namespace
+}  // namespace stasis::kvm
