@@ -44,7 +44,7 @@ struct Ratio {
 
 // TSC to crystal, where the crystal is the local APIC timer's clock of 1 GHz. Linux multiplies the crystal in kHz with
 // the numerator in 32 bits, so that may be 4294 at most; exact where it can be, else the nearest such fraction (a
-// Stern-Brocot walk), which is off by less than one part in a million.
+// Stern-Brocot walk), which is off by a few parts in a million (kvmclock tells it exactly).
 Ratio tsc_ratio(u64 tsc_hz) {
   constexpr u32 kMost = 4294;
   const double wanted = static_cast<double>(tsc_hz) / 1e9;
@@ -108,7 +108,7 @@ CpuOffer soft_offer() {
     offer.cpuid.push_back(add);
   };
   more(0, {.eax = 0x16, .ebx = word("Genu", 0), .ecx = word("ntel", 0), .edx = word("ineI", 0)});
-  more(1, {.ecx = bits({24}), .edx = bits({27})});  // TSC-deadline; self-snoop, which early contracts showed
+  more(1, {.eax = 0x000a'06f1, .ecx = bits({24}), .edx = bits({27})});  // TSC-deadline; self-snoop, which early contracts showed
   // TSC_ADJUST, FDP on exceptions only, SMEP, ERMS, no FCS and FDS, SMAP; UMIP; FSRM, SPEC_CTRL, ARCH_CAPABILITIES
   more(7, {.ebx = bits({1, 6, 7, 9, 13, 20}), .ecx = bits({2}), .edx = bits({4, 26, 29})});
   more(0x8000'0001, {.edx = bits({26})});  // 1 GiB pages

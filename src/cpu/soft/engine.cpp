@@ -117,16 +117,42 @@ void SoftEngine::deliver(const Event& event) {
   cpu_.sys.activity = delivered == Delivered::yes ? Activity::running : Activity::shutdown;
 }
 
+namespace {
+
+Event event_of(const PendingEventState& event) {
+  const bool by_vector = event.type == EventType::by_vector;
+  const auto kind = event.type == EventType::exception || (by_vector && event.vector < 32) ? Event::Kind::exception : Event::Kind::interrupt;
+  return {kind, event.vector, event.has_error_code, event.error_code};
+}
+
+// What a raised exception leaves in CR2 or DR6 when it goes on its way. In a #DB's payload the bits that DR6 has set
+// when idle are inverted (Linux Documentation/virt/kvm/api.rst, KVM_CAP_EXCEPTION_PAYLOAD).
+void leave_payload(VcpuState& sys, const PendingEventState& event) {
+  constexpr u64 kTraps = 0xf, kIdle = 0xffff'0ff0, kNever = 0x1000, kGeneralDetect = 0x2000;
+  if (event.vector == kDb) sys.dr7 &= ~kGeneralDetect;
+  if (!event.has_payload) return;
+  if (event.vector == kPf14) sys.cr2 = event.payload;
+  else if (event.vector == kDb) sys.dr6 = (((sys.dr6 & ~kTraps) | kIdle | event.payload) ^ (event.payload & kIdle)) & ~kNever;
+}
+
+}  // namespace
+
 // True: an event was delivered, or the processor rests.
 bool SoftEngine::take_event() {
   VcpuState& sys = cpu_.sys;
   if (sys.pending.valid) {
     const PendingEventState pending = std::exchange(sys.pending, {});
-    const auto kind = pending.vector < 32 ? Event::Kind::exception : Event::Kind::interrupt;
-    deliver({kind, pending.vector, pending.has_error_code, pending.error_code});
+    if (pending.type == EventType::nmi) sys.nmi_blocked = true;
+    deliver(event_of(pending));
     return true;
   }
   if (sys.activity == Activity::wait_for_sipi) return false;
+  if (sys.exception.valid) {
+    const PendingEventState raised = std::exchange(sys.exception, {});
+    leave_payload(sys, raised);
+    deliver(event_of(raised));
+    return true;
+  }
   if (sys.nmi_pending && !sys.nmi_blocked && !shadowed()) {
     sys.nmi_pending = false;
     sys.nmi_blocked = true;
