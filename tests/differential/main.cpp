@@ -1,4 +1,5 @@
 // host_differential: random instructions on the host CPU and on the soft engine; every register and byte must agree.
+#include <cstdio>
 #include <fmt/format.h>
 
 #include <cstdlib>
@@ -123,6 +124,8 @@ int usage() {
 }  // namespace
 }  // namespace stasis::differential
 
+constexpr int kSkipped = 77;
+
 int main(int count, char** arguments) {
   using namespace stasis::differential;
   Options options;
@@ -135,6 +138,10 @@ int main(int count, char** arguments) {
     else if (name == "--show") options.show = std::strtoull(value, nullptr, 0);
     else if (name == "--only") options.only = value;
     else return usage();
+  }
+  if (!__builtin_cpu_is("intel")) {  // the guest is shown an Intel processor (decision 0006), and vendors differ in what this test compares
+    std::puts("skipped: the host CPU is not Intel's; FXSAVE's last x87 pointers, near branches with prefix 66 and others differ by vendor");
+    return kSkipped;
   }
   return Run(options).all();
 }
