@@ -123,7 +123,7 @@ class Statuses(CommandLine):
         self.refused("run", "--kernel", "absent", status=OUR_ERROR, says="absent")
         self.refused("run", "--kernel", TINY, "--initrd", "absent", status=OUR_ERROR, says="absent")
         self.refused("run", "--kernel", TINY, "--engine", "kvm", status=OUR_ERROR, says="soft")
-        self.refused("run", "--kernel", TINY, "--cpus", "2", status=OUR_ERROR, says="--cpus")
+        self.refused("run", "--kernel", TINY, "--engine", "soft", "--cpus", "2", status=OUR_ERROR, says="cpus is 2")
         self.refused("resume", "absent.stasis", status=OUR_ERROR, says="absent.stasis")
         (self.folder / "text").write_text("no kernel at all\n" * 100)
         self.refused("run", "--kernel", "text", status=OUR_ERROR, says="text")
