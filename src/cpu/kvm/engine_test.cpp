@@ -195,7 +195,7 @@ TEST(KvmEngine, every_call_that_fails_gives_a_clear_error_and_no_hang) {
     EXPECT_FALSE(result.error().message.empty()) << n;
     EXPECT_TRUE(result.error().text().find("kvm") != std::string::npos) << result.error().text();
   }
-  EXPECT_GT(refused, calls / 2);
+  EXPECT_GT(refused, 60u);  // set-up, load, thaw and freeze; how often KVM_RUN is called beside them is the scheduler's
 }
 
 TEST(KvmSystem, an_absent_or_forbidden_device_is_told_apart) {
