@@ -415,7 +415,10 @@ TEST_F(Defects, defect_19_a_guest_that_was_shown_another_cpu_is_refused_by_name)
   Taken faster = good;
   field_of(faster.image, "cpu/contract", "tsc_hz") = cbor::Value(u64{2'400'000'000});
   write_file(file, put_together(faster));
-  expect_refused(file, {"cpu/contract", "tsc_hz", "2400000000"});
+  EXPECT_TRUE(Machine::restore(file, {}));  // the soft engine keeps any rate; who cannot says so (cpu/contract_test.cpp)
+  field_of(faster.image, "cpu/contract", "tsc_hz") = cbor::Value(u64{5});
+  write_file(file, put_together(faster));
+  expect_refused(file, {"cpu/contract", "tsc_hz", "5"});
   Taken wider = good;
   for (cbor::Value& leaf : *field_of(wider.image, "cpu/contract", "cpuid").as<cbor::Array>()) {
     cbor::Map& map = *leaf.as<cbor::Map>();
