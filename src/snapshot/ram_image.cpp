@@ -1,0 +1,30 @@
+// Bringing the RAM of a snapshot into memory.
+#include "snapshot/ram_image.hpp"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <utility>
+
+namespace stasis::snapshot {
+
+Result<RamImage> RamImage::load(const OpenSnapshot& snapshot, SaveProgress* progress) {
+  static_cast<void>(progress);
+  const u64 size = snapshot.image.ram_size;
+  void* at = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, snapshot.file.get(), static_cast<off_t>(snapshot.ram_offset));
+  if (at == MAP_FAILED) return fail_errno(snapshot.path, "mapping the saved RAM", errno);
+  RamImage out;
+  out.base_ = static_cast<u8*>(at);
+  out.size_ = size;
+  out.nonzero_ = snapshot.nonzero;
+  return out;
+}
+
+RamImage::RamImage(RamImage&& other) noexcept
+    : base_(std::exchange(other.base_, nullptr)), size_(std::exchange(other.size_, 0)), nonzero_(std::move(other.nonzero_)) {}
+
+RamImage::~RamImage() {
+  if (base_) ::munmap(base_, size_);
+}
+
+}  // namespace stasis::snapshot
