@@ -8,10 +8,12 @@
 #include <cstdio>
 #include <future>
 #include <memory>
+#include <optional>
 
 #include "cli/commands.hpp"
 #include "cli/exit_status.hpp"
 #include "cli/output.hpp"
+#include "cli/stream_pump.hpp"
 #include "control/client.hpp"
 #include "host/host_clock.hpp"
 #include "host/signals.hpp"
@@ -22,7 +24,10 @@ namespace {
 
 struct SaveOptions {
   std::string verb, name, file;
+  std::optional<std::string> encoding, encrypt_key, incremental_from, decrypt_key, compat;
+  std::optional<int> level;
   bool json = false;
+  bool stream() const { return file == "-"; }
 };
 
 constexpr std::chrono::milliseconds kPollTime{200};
@@ -41,28 +46,66 @@ void show_progress(const control::Client& client, const std::future<Result<std::
   if (shown) std::fputs("\r\033[K", stderr);
 }
 
-Result<std::string> ask(const control::Client& client, const SaveOptions& options, const std::string& path) {
+// Said here, where the words of the command line are known. What is packed by nature is packed without asking.
+Result<SaveRequest> request_from(const SaveOptions& options) {
+  SaveRequest out{.path = options.stream() ? "" : absolute_path(options.file), .stream = options.stream()};
+  if (options.encoding && *options.encoding != "mapped" && *options.encoding != "packed")
+    return fail(ErrorCode::usage, "--encoding", "'" + *options.encoding + "' is not an encoding", "write mapped or packed");
+  const bool mapped = options.encoding && *options.encoding == "mapped";
+  if (mapped && options.encrypt_key) return fail(ErrorCode::usage, "--encoding", "mapped cannot be encrypted", "use --encoding packed");
+  if (mapped && options.level) return fail(ErrorCode::usage, "--level", "is for the packed encoding", "use --encoding packed, or leave it out");
+  if (options.level && (*options.level < 0 || *options.level > snapshot::kMostLevel))
+    return fail(ErrorCode::usage, "--level", fmt::format("{} is not a level", *options.level), fmt::format("write 0 (not compressed) to {}", snapshot::kMostLevel));
+  if (options.decrypt_key && !options.incremental_from)
+    return fail(ErrorCode::usage, "--decrypt-key", "is for the parent of an incremental snapshot", "give --incremental-from too, or leave it out");
+  if (!mapped && (options.encoding || options.encrypt_key || options.level || options.stream())) out.encoding = snapshot::Encoding::packed;
+  out.level = options.level.value_or(1);
+  if (options.encrypt_key) out.encrypt_key = absolute_path(*options.encrypt_key);
+  if (options.decrypt_key) out.decrypt_key = absolute_path(*options.decrypt_key);
+  if (options.incremental_from) out.incremental_from = absolute_path(*options.incremental_from);
+  if (options.compat) {
+    STASIS_TRY(check_release(*options.compat));
+    out.compat = *options.compat;
+  }
+  return out;
+}
+
+Result<std::string> ask(const control::Client& client, const SaveOptions& options, SaveRequest request) {
+  std::optional<StreamPump> pump;
+  if (options.stream()) {
+    STASIS_TRY_SET(StreamPump made, StreamPump::create());
+    pump.emplace(std::move(made));
+    request.path = pump->path();
+  }
   std::atomic<bool> cancelled{false};
   STASIS_TRY_SET(const auto signals, host::SignalWatcher::start([&](int number) {
     if (cancelled.exchange(true)) ::_exit(128 + number);
     (void)client.call("DELETE", "/v1/machine/save", {}, 10);
   }));
   auto save = std::async(std::launch::async, [&] {
-    return client.call("PUT", "/v1/machine/" + options.verb, control::save_request_to_json(path, ""));
+    return client.call("PUT", "/v1/machine/" + options.verb, control::save_request_to_json(request));
   });
-  if (host::is_terminal(STDERR_FILENO)) show_progress(client, save);
-  return save.get();
+  Result<> pumped;
+  if (pump) pumped = pump->run([&] { return save.wait_for(std::chrono::seconds(0)) == std::future_status::ready; });
+  else if (host::is_terminal(STDERR_FILENO)) show_progress(client, save);
+  auto answer = save.get();
+  if (!pumped) return std::unexpected(std::move(pumped).error());
+  return answer;
 }
 
 Result<> run(const SaveOptions& options) {
   host::prepare_signals();
+  STASIS_TRY_SET(const SaveRequest request, request_from(options));
   STASIS_TRY_SET(const control::Client client, control::Client::open(options.name));
-  const std::string path = absolute_path(options.file);
-  STASIS_TRY_SET(const std::string answer, ask(client, options, path));
-  if (options.json) return print(answer), Result<>{};
-  STASIS_TRY_SET(const SaveReport report, control::save_report_from(answer, client.object()));
-  print(fmt::format("{}: saved to {} ({}, {} on disk, digest {})\n", options.name, path, human_bytes(report.file_bytes),
-                    human_bytes(report.stored_bytes), report.digest));
+  STASIS_TRY_SET(const std::string answer, ask(client, options, request));
+  std::string text = answer;
+  if (!options.json) {
+    STASIS_TRY_SET(const SaveReport report, control::save_report_from(answer, client.object()));
+    text = fmt::format("{}: saved to {} ({}, {} on disk, digest {})\n", options.name, options.stream() ? "standard output" : request.path,
+                       human_bytes(report.file_bytes), human_bytes(report.stored_bytes), report.digest);
+  }
+  if (options.stream()) std::fputs(text.c_str(), stderr);  // standard output is the snapshot's
+  else print(text);
   return {};
 }
 
@@ -71,7 +114,13 @@ void add(CLI::App& app, int& status, const char* verb, const char* help, const c
   const auto options = std::make_shared<SaveOptions>();
   options->verb = verb;
   command->add_option("NAME", options->name, "The machine")->required();
-  command->add_option("FILE", options->file, "The snapshot; replaced as a whole when the save is complete")->required();
+  command->add_option("FILE", options->file, "The snapshot; replaced as a whole when the save is complete. -: standard output, packed")->required();
+  command->add_option("--encoding", options->encoding, "mapped: resumes at once, pages come in as they are touched; packed: compressed [mapped]");
+  command->add_option("--level", options->level, "Of the packed encoding: 0 (not compressed) to 19 (slow, small) [1]");
+  command->add_option("--encrypt-key", options->encrypt_key, "Encrypt with the key in this file: 32 bytes, or 64 hexadecimal digits");
+  command->add_option("--incremental-from", options->incremental_from, "Save only what differs from this snapshot, which resuming will need");
+  command->add_option("--decrypt-key", options->decrypt_key, "Key file of that snapshot, if it is encrypted");
+  command->add_option("--compat", options->compat, "Write so that this release can read it: 1.0 [this one]");
   command->add_flag("--json", options->json, "Sizes and digests for scripts; errors as JSON too");
   command->footer(footer);
   command->callback([options, &status] {
@@ -86,7 +135,11 @@ void add(CLI::App& app, int& status, const char* verb, const char* help, const c
 
 void add_saves(CLI::App& app, int& status) {
   add(app, status, "checkpoint", "Save a machine and let it go on",
-      "Ctrl-C cancels; FILE is then as it was.\nExample:\n  stasis checkpoint web web.stasis");
+      "Ctrl-C cancels; FILE is then as it was.\nExamples:\n"
+      "  stasis checkpoint web web.stasis\n"
+      "  stasis checkpoint web monday.stasis --incremental-from sunday.stasis\n"
+      "  stasis checkpoint web keep.stasis --encoding packed --level 3 --encrypt-key web.key\n"
+      "  stasis checkpoint web - | ssh other stasis resume - --detach");
   add(app, status, "suspend", "Save a machine and end it",
       "Ctrl-C cancels, and the machine goes on.\nExample:\n  stasis suspend web web.stasis && stasis resume web.stasis");
 }

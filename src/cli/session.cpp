@@ -104,7 +104,9 @@ Result<int> run_here(const SessionOptions& options, const MakeMachine& make_mach
   const Result<> ready = detached.active() ? detached.ready(name) : Result<>{};
   vm.start();
   if (!ready) (void)vm.stop();
+  if (options.started) options.started(vm);
   const Ending ending = vm.wait();
+  if (options.ended) options.ended();
   server->stop();
   console->close();
   debug_console->close();

@@ -14,6 +14,8 @@ struct SessionOptions {
   host::ConsoleSpec debug_console;  // where the guest's port 0xE9 goes, if its machine has one
   VmOptions vm;                     // without the name
   bool detach = false;
+  std::function<void(Vm&)> started{};  // called when the machine runs
+  std::function<void()> ended{};       // and when it does not any more, before the Vm goes
   bool json = false;                // the ending as one line of JSON on standard output; errors as JSON too
 };
 using MakeMachine = std::function<Result<std::unique_ptr<Machine>>(const MachineSinks&)>;

@@ -21,8 +21,8 @@ class FakeTarget final : public Target {
   Result<> powerdown() override { return note("powerdown", state); }
   Result<> reset() override { return note("reset", state); }
   Result<> stop() override { return note("stop", VmState::ended); }
-  Result<SaveReport> checkpoint(const std::string& path) override { return save("checkpoint " + path); }
-  Result<SaveReport> suspend(const std::string& path) override { return save("suspend " + path); }
+  Result<SaveReport> checkpoint(const SaveRequest& request) override { return save("checkpoint " + request.path); }
+  Result<SaveReport> suspend(const SaveRequest& request) override { return save("suspend " + request.path); }
   Result<> cancel_save() override { return fail(ErrorCode::state, "machine fake", "is not being saved"); }
   Result<std::string> digest() override { return "0123456789abcdef0123456789abcdef"; }
   std::size_t console_input(Bytes bytes) override {  // echoes

@@ -5,12 +5,18 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 namespace stasis::control {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
 std::string text_of(const Json& json) { return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"; }
+
+Json body_of(const Error& error) {
+  return {{"code", name_of(error.code)}, {"object", error.object}, {"message", error.message}, {"hint", error.hint}};
+}
 
 // The member's value, or T{} when it is absent or of another type.
 template <class T>
@@ -26,6 +32,20 @@ Result<Json> parse(const std::string& text, const std::string& object) {
   Json json = Json::parse(text, nullptr, false);
   if (!json.is_object()) return fail(ErrorCode::usage, object, "sent a body that is no JSON object", "see docs/control.yaml");
   return json;
+}
+
+constexpr std::pair<const char*, std::string SaveRequest::*> kSaveTexts[] = {
+    {"path", &SaveRequest::path}, {"encrypt_key", &SaveRequest::encrypt_key}, {"incremental_from", &SaveRequest::incremental_from},
+    {"decrypt_key", &SaveRequest::decrypt_key}, {"compat", &SaveRequest::compat}};
+
+// A path as the process understands it that works for many clients.
+Result<> make_absolute(std::string& path, const char* name, const std::string& cwd) {
+  if (path.empty() || path.starts_with('/')) return {};
+  if (!cwd.starts_with('/'))
+    return fail(ErrorCode::usage, "request", fmt::format("{} '{}' is relative, and there is no absolute 'cwd'", name, path),
+                "send an absolute path, or your working directory as 'cwd'");
+  path = cwd + (cwd.ends_with('/') ? "" : "/") + path;
+  return {};
 }
 
 template <class Enum>
@@ -67,19 +87,29 @@ std::string to_json(const SaveReport& report, const std::string& path) {
                   {"file_bytes", report.file_bytes},
                   {"stored_bytes", report.stored_bytes},
                   {"pages_present", report.pages_present},
+                  {"pages_nonzero", report.pages_nonzero},
                   {"root", report.root},
                   {"digest", report.digest}});
 }
 
-std::string to_json(const Error& error) {
-  Json body{{"code", name_of(error.code)}, {"object", error.object}, {"message", error.message}, {"hint", error.hint}};
-  return text_of({{"error", std::move(body)}});
+std::string to_json(const Error& error) { return text_of({{"error", body_of(error)}}); }
+
+std::string to_json(const std::vector<Error>& problems) {
+  Json list = Json::array();
+  for (const Error& problem : problems) list.push_back(body_of(problem));
+  return text_of({{"ok", problems.empty()}, {"problems", std::move(list)}});
 }
 
 std::string digest_to_json(const std::string& digest) { return text_of({{"digest", digest}}); }
 
-std::string save_request_to_json(const std::string& path, const std::string& cwd) {
-  return text_of({{"path", path}, {"cwd", cwd}});
+// What is not asked for is left out, so that an older machine understands what it can do.
+std::string save_request_to_json(const SaveRequest& request) {
+  Json json{{"path", request.path}};
+  if (request.stream) json["stream"] = true;
+  if (request.encoding == snapshot::Encoding::packed) json["encoding"] = name_of(request.encoding), json["level"] = request.level;
+  for (const auto& [name, field] : kSaveTexts)
+    if (!(request.*field).empty() && field != &SaveRequest::path) json[name] = request.*field;
+  return text_of(json);
 }
 
 Result<MachineReport> machine_report_from(const std::string& text, const std::string& object) {
@@ -109,7 +139,7 @@ Result<MachineReport> machine_report_from(const std::string& text, const std::st
 Result<SaveReport> save_report_from(const std::string& text, const std::string& object) {
   STASIS_TRY_SET(const Json json, parse(text, object));
   return SaveReport{.file_bytes = member<u64>(json, "file_bytes"), .stored_bytes = member<u64>(json, "stored_bytes"),
-                    .pages_present = member<u64>(json, "pages_present"), .root = member<std::string>(json, "root"),
+                    .pages_present = member<u64>(json, "pages_present"), .pages_nonzero = member<u64>(json, "pages_nonzero"), .root = member<std::string>(json, "root"),
                     .digest = member<std::string>(json, "digest")};
 }
 
@@ -134,22 +164,35 @@ Error error_from(const std::string& text, const std::string& object) {
 
 Result<SaveRequest> save_request_from(const std::string& text) {
   STASIS_TRY_SET(const Json json, parse(text, "request"));
+  SaveRequest out;
+  std::string cwd;
   for (const auto& [key, value] : json.items()) {
-    if (key != "path" && key != "cwd")
-      return fail(ErrorCode::usage, "request", fmt::format("has a member '{}' that is not known here", key), "send path and cwd");
-    if (!value.is_string() || value.get_ref<const std::string&>().find('\0') != std::string::npos)
-      return fail(ErrorCode::usage, "request", fmt::format("'{}' is no text that can be a path", key), "send it as a JSON string");
+    const auto wrong = [&](std::string_view wanted, const char* hint) {
+      return fail(ErrorCode::usage, "request", fmt::format("'{}' is no {}", key, wanted), hint);
+    };
+    const auto field = std::ranges::find(kSaveTexts, key, [](const auto& each) { return std::string_view(each.first); });
+    if (field != std::end(kSaveTexts) || key == "cwd") {
+      if (!value.is_string() || value.get_ref<const std::string&>().find('\0') != std::string::npos)
+        return wrong("text that can be a path", "send it as a JSON string");
+      (key == "cwd" ? cwd : out.*field->second) = value.get<std::string>();
+    } else if (key == "stream") {
+      if (!value.is_boolean()) return wrong("boolean", "send true or false");
+      out.stream = value.get<bool>();
+    } else if (key == "encoding") {
+      if (value != "mapped" && value != "packed") return wrong("encoding", "send \"mapped\" or \"packed\"");
+      out.encoding = value == "packed" ? snapshot::Encoding::packed : snapshot::Encoding::mapped;
+    } else if (key == "level") {
+      if (!value.is_number_unsigned() || value.get<u64>() > snapshot::kMostLevel) return wrong("level", "send a number from 0 to 19");
+      out.level = value.get<int>();
+    } else {
+      return fail(ErrorCode::usage, "request", fmt::format("has a member '{}' that is not known here", key),
+                  "send path, cwd, stream, encoding, level, encrypt_key, incremental_from, decrypt_key and compat only");
+    }
   }
-  std::string path = member<std::string>(json, "path");
-  const std::string cwd = member<std::string>(json, "cwd");
-  if (path.empty()) return fail(ErrorCode::usage, "request", "names no path", R"(send {"path": "/srv/a.stasis"})");
-  if (!path.starts_with('/')) {
-    if (!cwd.starts_with('/'))
-      return fail(ErrorCode::usage, "request", fmt::format("path '{}' is relative, and there is no absolute 'cwd'", path),
-                  "send an absolute path, or your working directory as 'cwd'");
-    path = cwd + (cwd.ends_with('/') ? "" : "/") + path;
-  }
-  return SaveRequest{std::move(path)};
+  if (out.path.empty()) return fail(ErrorCode::usage, "request", "names no path", R"(send {"path": "/srv/a.stasis"})");
+  for (const auto& [name, field] : kSaveTexts)
+    if (field != &SaveRequest::compat) STASIS_TRY(make_absolute(out.*field, name, cwd));
+  return out;
 }
 
 }  // namespace stasis::control

@@ -13,22 +13,19 @@ struct MachineReport {
   std::string version;  // of the program that runs it
 };
 
-struct SaveRequest {
-  std::string path;  // absolute
-};
-
 std::string to_json(const MachineReport& report);
 std::string to_json(const SaveReport& report, const std::string& path);
 std::string to_json(const Error& error);
+std::string to_json(const std::vector<Error>& problems);
 std::string digest_to_json(const std::string& digest);
-std::string save_request_to_json(const std::string& path, const std::string& cwd);
+std::string save_request_to_json(const SaveRequest& request);
 
 // From the other side, so nothing is trusted. `object` is the sender, for errors.
 Result<MachineReport> machine_report_from(const std::string& json, const std::string& object);
 Result<SaveReport> save_report_from(const std::string& json, const std::string& object);
 Result<std::string> digest_from(const std::string& json, const std::string& object);
 Error error_from(const std::string& json, const std::string& object);
-// The absolute path that a request means: `path`, or `path` in the client's folder `cwd`.
+// Its paths become absolute: those that are not are in the client's folder `cwd`.
 Result<SaveRequest> save_request_from(const std::string& json);
 
 }  // namespace stasis::control

@@ -9,8 +9,8 @@ Result<> VmTarget::unpause() { return vm_.unpause(); }
 Result<> VmTarget::powerdown() { return vm_.powerdown(); }
 Result<> VmTarget::reset() { return vm_.reset(); }
 Result<> VmTarget::stop() { return vm_.stop(); }
-Result<SaveReport> VmTarget::checkpoint(const std::string& path) { return vm_.checkpoint(path); }
-Result<SaveReport> VmTarget::suspend(const std::string& path) { return vm_.suspend(path); }
+Result<SaveReport> VmTarget::checkpoint(const SaveRequest& request) { return vm_.checkpoint(request); }
+Result<SaveReport> VmTarget::suspend(const SaveRequest& request) { return vm_.suspend(request); }
 Result<> VmTarget::cancel_save() { return vm_.cancel_save(); }
 Result<std::string> VmTarget::digest() { return vm_.digest(); }
 

@@ -15,8 +15,8 @@ class Target {
   virtual Result<> powerdown() = 0;
   virtual Result<> reset() = 0;
   virtual Result<> stop() = 0;
-  virtual Result<SaveReport> checkpoint(const std::string& path) = 0;
-  virtual Result<SaveReport> suspend(const std::string& path) = 0;
+  virtual Result<SaveReport> checkpoint(const SaveRequest& request) = 0;
+  virtual Result<SaveReport> suspend(const SaveRequest& request) = 0;
   virtual Result<> cancel_save() = 0;
   virtual Result<std::string> digest() = 0;
   virtual std::size_t console_input(Bytes bytes) = 0;  // how many it took
@@ -33,8 +33,8 @@ class VmTarget final : public Target {
   Result<> powerdown() override;
   Result<> reset() override;
   Result<> stop() override;
-  Result<SaveReport> checkpoint(const std::string& path) override;
-  Result<SaveReport> suspend(const std::string& path) override;
+  Result<SaveReport> checkpoint(const SaveRequest& request) override;
+  Result<SaveReport> suspend(const SaveRequest& request) override;
   Result<> cancel_save() override;
   Result<std::string> digest() override;
   std::size_t console_input(Bytes bytes) override;

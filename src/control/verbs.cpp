@@ -21,11 +21,11 @@ Answer act(Target& target, const Request& request) {
   return machine_info(target, request);
 }
 
-template <Result<SaveReport> (Target::*kSave)(const std::string&)>
+template <Result<SaveReport> (Target::*kSave)(const SaveRequest&)>
 Answer save(Target& target, const Request& request) {
   const auto wanted = save_request_from(request.body);
   if (!wanted) return answer_error(wanted.error());
-  const auto saved = (target.*kSave)(wanted->path);
+  const auto saved = (target.*kSave)(*wanted);
   if (!saved) return answer_error(saved.error());
   return {200, to_json(*saved, wanted->path)};
 }

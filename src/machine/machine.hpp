@@ -9,6 +9,7 @@
 #include "host/character_device.hpp"
 #include "machine/config.hpp"
 #include "machine/engine_choice.hpp"
+#include "machine/save_request.hpp"
 #include "snapshot/image.hpp"
 #include "snapshot/reader.hpp"
 #include "snapshot/writer.hpp"
@@ -74,6 +75,7 @@ class Machine {
   // same_as: writes that producer (and UUID) instead of a new one, so that equal machines make equal files.
   Result<SaveReport> save(const std::string& path, SaveProgress* progress, const snapshot::Producer* same_as = nullptr,
                           const snapshot::SaveOptions& options = {});
+  Result<SaveReport> save(const PreparedSave& save, SaveProgress* progress);
   Result<std::string> digest();
 
   const MachineConfig& config() const;
@@ -87,6 +89,7 @@ class Machine {
  private:
   explicit Machine(std::unique_ptr<Board> board);
   bool can_go_on() const;
+  snapshot::Image image_now(const snapshot::Producer* same_as) const;
   std::unique_ptr<Board> board_;
   std::string restored_from_, engine_reason_;
   snapshot::Producer producer_;

@@ -117,22 +117,26 @@ Result<std::string> Vm::digest() {
   return ask<std::string>([this] { return machine_->digest(); });
 }
 
-Result<SaveReport> Vm::checkpoint(const std::string& path) { return ask_to_save(path, false); }
-Result<SaveReport> Vm::suspend(const std::string& path) { return ask_to_save(path, true); }
+Result<SaveReport> Vm::checkpoint(const SaveRequest& request) { return ask_to_save(request, false); }
+Result<SaveReport> Vm::suspend(const SaveRequest& request) { return ask_to_save(request, true); }
 
-Result<SaveReport> Vm::ask_to_save(const std::string& path, bool then_end) {
+// What needs no guest is done before the guest is asked to stand still.
+Result<SaveReport> Vm::ask_to_save(const SaveRequest& request, bool then_end) {
   {
     const std::lock_guard lock(mutex_);
     if (saving_)
       return fail(ErrorCode::busy, "machine " + options_.name, fmt::format("is already being saved to {}", save_path_),
                   "wait for that save, or cancel it");
-    begin_save(path);
+    begin_save(request.path);
   }
-  auto result = ask<SaveReport>([&]() -> Result<SaveReport> {
-    auto saved = save_now(path);
-    if (saved && then_end) wanted_end_ = Ending{.outcome = Outcome::suspended};
-    return saved;
-  });
+  auto result = [&]() -> Result<SaveReport> {
+    STASIS_TRY_SET(const PreparedSave save, prepare_save(request));
+    return ask<SaveReport>([&]() -> Result<SaveReport> {
+      auto saved = save_now(save);
+      if (saved && then_end) wanted_end_ = Ending{.outcome = Outcome::suspended};
+      return saved;
+    });
+  }();
   saving_ = false;
   return result;
 }
@@ -306,12 +310,12 @@ void Vm::reached_stop() {
     const std::lock_guard lock(mutex_);
     begin_save(options_.suspend_to);
   }
-  if (auto saved = save_now(options_.suspend_to)) wanted_end_ = Ending{.outcome = Outcome::suspended};
+  if (auto saved = save_now({.request = {.path = options_.suspend_to}})) wanted_end_ = Ending{.outcome = Outcome::suspended};
   else wanted_end_ = Ending{.outcome = Outcome::failed, .error = saved.error()};
   saving_ = false;
 }
 
-Result<SaveReport> Vm::save_now(const std::string& path) {
+Result<SaveReport> Vm::save_now(const PreparedSave& save) {
   console_.flush();
   SaveProgress progress;
   progress.step = [this](u64 done, u64 total) {
@@ -319,7 +323,7 @@ Result<SaveReport> Vm::save_now(const std::string& path) {
     save_total_ = total;
     return !cancel_save_;
   };
-  return machine_->save(path, &progress);
+  return machine_->save(save, &progress);
 }
 
 void Vm::end(Ending ending) {

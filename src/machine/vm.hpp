@@ -85,8 +85,8 @@ class Vm {
   Result<> powerdown();           // presses the power button
   Result<> reset();               // a machine that cannot start again ends as `failed`
   Result<> stop();
-  Result<SaveReport> checkpoint(const std::string& path);  // absolute path; the guest goes on afterwards
-  Result<SaveReport> suspend(const std::string& path);     // then the machine ends as `suspended`
+  Result<SaveReport> checkpoint(const SaveRequest& request);  // the guest goes on afterwards
+  Result<SaveReport> suspend(const SaveRequest& request);     // then the machine ends as `suspended`
   Result<> cancel_save();         // the save in progress, if any, returns `cancelled`, and the guest goes on
   Result<std::string> digest();
 
@@ -111,8 +111,8 @@ class Vm {
   u64 host_target(u64 guest_ns) const;
   Result<> restart();
   void begin_save(const std::string& path);  // mutex_ is held
-  Result<SaveReport> save_now(const std::string& path);
-  Result<SaveReport> ask_to_save(const std::string& path, bool then_end);
+  Result<SaveReport> save_now(const PreparedSave& save);
+  Result<SaveReport> ask_to_save(const SaveRequest& request, bool then_end);
   template <class T>
   Result<T> ask(std::function<Result<T>()> action);
 

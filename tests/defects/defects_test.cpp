@@ -223,15 +223,15 @@ TEST_F(Defects, defect_13_a_failed_save_says_so_and_the_guest_goes_on) {
     return vm.info().retired > before && vm.info().state == VmState::running;
   };
   for (const std::string& target : {folder / "no/such/folder.stasis", folder / "", std::string("/proc/self/stasis")}) {
-    EXPECT_FALSE(vm.checkpoint(target)) << target;
+    EXPECT_FALSE(vm.checkpoint({.path = target})) << target;
     EXPECT_TRUE(goes_on()) << target;
-    EXPECT_FALSE(vm.suspend(target)) << target;
+    EXPECT_FALSE(vm.suspend({.path = target})) << target;
     EXPECT_TRUE(goes_on()) << target;
   }
   EXPECT_FALSE(vm.cancel_save()) << "there is none";
   EXPECT_TRUE(vm.unpause()) << "of what is not paused";
   EXPECT_TRUE(goes_on());
-  EXPECT_TRUE(vm.checkpoint(file));
+  EXPECT_TRUE(vm.checkpoint({.path = file}));
   EXPECT_TRUE(goes_on());
   EXPECT_EQ(folder.files(), std::vector<std::string>{"guest.stasis"});
   ASSERT_TRUE(vm.stop());
@@ -447,13 +447,13 @@ TEST_F(Defects, defect_20_pause_and_save_of_any_guest_return_soon) {
         ASSERT_TRUE(vm.pause());
         EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(5));
         const u64 retired = vm.info().retired, guest_ns = vm.info().guest_ns;
-        ASSERT_TRUE(vm.checkpoint(file));
+        ASSERT_TRUE(vm.checkpoint({.path = file}));
         EXPECT_EQ(vm.info().retired, retired) << "a paused guest went on";
         EXPECT_EQ(vm.info().guest_ns, guest_ns);
         ASSERT_TRUE(vm.unpause());
-        ASSERT_TRUE(vm.checkpoint(file));
+        ASSERT_TRUE(vm.checkpoint({.path = file}));
       }
-      ASSERT_TRUE(vm.suspend(file));
+      ASSERT_TRUE(vm.suspend({.path = file}));
       EXPECT_EQ(vm.wait().outcome, Outcome::suspended);
       EXPECT_TRUE(Machine::restore(file, {}));
       EXPECT_FALSE(vm.pause()) << "of a machine that has ended";

@@ -62,12 +62,12 @@ TEST(Lifecycle, a_cancelled_save_cancels_no_other) {
   Folder folder;
   Running running(spun(10), stop_at(1000, folder / "stopped.stasis"));
   std::thread saver([&] {
-    const auto saved = running.vm.checkpoint(folder / "cancelled.stasis");
+    const auto saved = running.vm.checkpoint({.path = folder / "cancelled.stasis"});
     ASSERT_FALSE(saved);
     EXPECT_EQ(saved.error().code, ErrorCode::cancelled) << saved.error().text();
   });
   while (!running.vm.info().save.active) std::this_thread::yield();
-  const auto second = running.vm.checkpoint(folder / "second.stasis");
+  const auto second = running.vm.checkpoint({.path = folder / "second.stasis"});
   ASSERT_FALSE(second);
   EXPECT_EQ(second.error().code, ErrorCode::busy);
   EXPECT_NE(second.error().text().find("cancelled.stasis"), std::string::npos) << second.error().text();

@@ -1,0 +1,56 @@
+// Making the FIFO, and copying from it.
+#include "cli/stream_pump.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <vector>
+
+#include "host/terminal.hpp"
+
+namespace stasis::cli {
+
+Result<StreamPump> StreamPump::create() {
+  if (host::is_terminal(STDOUT_FILENO))
+    return fail(ErrorCode::usage, "standard output", "is a terminal, and a snapshot is no text", "pipe it on: … | stasis resume -, or name a file");
+  const char* where = std::getenv("TMPDIR");
+  std::string folder = std::string(where && *where ? where : "/tmp") + "/stasis-stream-XXXXXX";
+  if (!::mkdtemp(folder.data())) return fail_errno(folder, "make a folder", errno);
+  StreamPump made(std::move(folder), {});
+  if (::mkfifo(made.path().c_str(), 0600) != 0) return fail_errno(made.path(), "make a FIFO", errno);
+  STASIS_TRY_SET(made.fifo_, open_file(made.path(), O_RDONLY | O_NONBLOCK));
+  return made;
+}
+
+StreamPump::~StreamPump() {
+  if (folder_.empty()) return;
+  ::unlink(path().c_str());
+  ::rmdir(folder_.c_str());
+}
+
+Result<> StreamPump::run(const std::function<bool()>& done) {
+  constexpr int kLook = 50;  // ms
+  std::vector<u8> buffer(256 * kKiB);
+  for (;;) {
+    const bool last = done();  // before looking: what was written by then is read below
+    pollfd waiting{.fd = fifo_.get(), .events = POLLIN, .revents = 0};
+    if (::poll(&waiting, 1, last ? 0 : kLook) < 0 && errno != EINTR) return fail_errno(path(), "wait", errno);
+    const ssize_t got = ::read(fifo_.get(), buffer.data(), buffer.size());
+    if (got > 0) {
+      if (auto written = write_all(STDOUT_FILENO, Bytes(buffer).first(static_cast<std::size_t>(got)), "standard output"); !written) {
+        fifo_.reset();
+        return written;
+      }
+      continue;
+    }
+    if (got < 0 && errno != EAGAIN && errno != EINTR) return fail_errno(path(), "read", errno);
+    if (last) return {};
+    if (got == 0) ::poll(nullptr, 0, 5);  // no writer yet, or no longer: poll() does not wait for one
+  }
+}
+
+}  // namespace stasis::cli

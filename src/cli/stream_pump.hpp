@@ -1,0 +1,31 @@
+// Bytes from a machine's process to this one's standard output: a FIFO that only the two of them know.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <utility>
+
+#include "base/error.hpp"
+#include "base/file_descriptor.hpp"
+
+namespace stasis::cli {
+
+class StreamPump {
+ public:
+  // Refuses a terminal as standard output. The FIFO goes with the pump.
+  static Result<StreamPump> create();
+  StreamPump(StreamPump&& other) noexcept : folder_(std::exchange(other.folder_, {})), fifo_(std::move(other.fifo_)) {}
+  StreamPump& operator=(StreamPump&&) = delete;
+  ~StreamPump();
+
+  std::string path() const { return folder_ + "/stream"; }
+  // Until `done` says so and the FIFO is empty. An error here closes the FIFO, which the writer notices.
+  Result<> run(const std::function<bool()>& done);
+
+ private:
+  StreamPump(std::string folder, FileDescriptor fifo) : folder_(std::move(folder)), fifo_(std::move(fifo)) {}
+  std::string folder_;
+  FileDescriptor fifo_;
+};
+
+}  // namespace stasis::cli

@@ -1,0 +1,66 @@
+// Opening what a save needs.
+#include "machine/save_request.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+
+namespace stasis {
+namespace {
+
+// The reader must be there already: a save must not wait for one with its guest standing still.
+Result<FileDescriptor> open_fifo(const std::string& path) {
+  FileDescriptor fifo(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+  if (!fifo && errno == ENXIO) return fail(ErrorCode::usage, path, "nobody reads from this FIFO", "open it for reading before the request");
+  if (!fifo) return fail_errno(path, "open for writing", errno);
+  struct stat info;
+  if (::fstat(fifo.get(), &info) != 0 || !S_ISFIFO(info.st_mode)) return fail(ErrorCode::usage, path, "is no FIFO", "make one with mkfifo, or save to a file");
+  if (::fcntl(fifo.get(), F_SETFL, 0) != 0) return fail_errno(path, "wait for room in it", errno);
+  return fifo;
+}
+
+// A child that took the place of its own parent would have destroyed it.
+Result<> check_not_an_ancestor(const std::string& path, const snapshot::OpenSnapshot* ancestor) {
+  struct stat target, held;
+  if (::stat(path.c_str(), &target) != 0) return {};
+  for (; ancestor; ancestor = ancestor->parent.get())
+    if (::fstat(ancestor->file.get(), &held) == 0 && held.st_dev == target.st_dev && held.st_ino == target.st_ino)
+      return fail(ErrorCode::usage, path, "is an ancestor of the incremental snapshot that should replace it", "save to another name");
+  return {};
+}
+
+}  // namespace
+
+Result<> check_release(const std::string& release) {
+  if (release.empty() || release == "1.0") return {};
+  return fail(ErrorCode::usage, "--compat", fmt::format("'{}' is not a release that this Stasis can write for", release), "known is 1.0");
+}
+
+Result<PreparedSave> prepare_save(SaveRequest request) {
+  PreparedSave out{.request = std::move(request), .options = {}, .parent = nullptr, .stream = {}};
+  const SaveRequest& asked = out.request;
+  STASIS_TRY(check_release(asked.compat));
+  out.options.encoding = asked.encoding;
+  out.options.level = asked.level;
+  if (!asked.encrypt_key.empty()) {
+    STASIS_TRY_SET(out.options.key, snapshot::Key::from_file(asked.encrypt_key));
+  }
+  if (!asked.incremental_from.empty()) {
+    snapshot::OpenOptions open{.bulk = false};
+    if (!asked.decrypt_key.empty()) {
+      STASIS_TRY_SET(open.key, snapshot::Key::from_file(asked.decrypt_key));
+    }
+    STASIS_TRY_SET(auto parent, snapshot::open(asked.incremental_from, open));
+    out.parent = std::make_shared<const snapshot::OpenSnapshot>(std::move(parent));
+    out.options.parent = out.parent.get();
+    STASIS_TRY(check_not_an_ancestor(asked.path, out.options.parent));
+  }
+  if (asked.stream) {
+    STASIS_TRY_SET(out.stream, open_fifo(asked.path));
+  }
+  return out;
+}
+
+}  // namespace stasis
