@@ -124,13 +124,15 @@ Result<PartRecord> part_from(Value body, const std::string& path, const std::str
   return bad(object, "field 'state' is missing");
 }
 
-Value parts_body(const std::vector<const PartRecord*>& parts) {
+Value parts_body(const std::vector<ListedPart>& parts) {
   Array out;
-  for (const PartRecord* part : parts) {
+  for (const ListedPart& part : parts) {
     Map item;
-    item.set("path", part->path);
-    item.set("kind", part->schema.kind);
-    item.set("version", u64{part->schema.version});
+    item.set("path", part.path);
+    item.set("kind", part.kind);
+    item.set("version", part.version);
+    item.set("state", ByteString(part.state.begin(), part.state.end()));
+    if (part.inherited) item.set("inherited", true);
     out.push_back(std::move(item));
   }
   return out;
@@ -146,6 +148,11 @@ Result<std::vector<ListedPart>> parts_from(const Value& body, const std::string&
     STASIS_TRY_SET(part.path, map.text("path"));
     STASIS_TRY_SET(part.kind, map.text("kind"));
     STASIS_TRY_SET(part.version, map.number("version"));
+    if (part.version == 0 || part.version > 65535) return bad(object, fmt::format("'{}' has version {}, allowed are 1 to 65535", part.path, part.version));
+    if (map.find<ByteString>("state")) {
+      STASIS_TRY_SET(part.state, map.fixed_bytes<16>("state"));
+    }
+    if (const bool* inherited = map.find<bool>("inherited")) part.inherited = *inherited;
     if (!is_section_name(part.path) || is_reserved_name(part.path))
       return bad(object, fmt::format("'{}' is no path of a part", part.path));
     if (!out.empty() && part.path <= out.back().path)

@@ -10,7 +10,14 @@ namespace stasis::snapshot {
 
 cbor::Value producer_body(const Producer& producer);
 cbor::ByteString part_body(const state::Schema& schema, Bytes state);  // state: encoded
-cbor::Value parts_body(const std::vector<const PartRecord*>& parts);
+// One entry of section `parts`.
+struct ListedPart {
+  std::string path, kind;
+  u64 version = 0;
+  Digest state{};          // digest of its state in CBOR; zero in format 0.1
+  bool inherited = false;  // its section is the parent's
+};
+cbor::Value parts_body(const std::vector<ListedPart>& parts);
 cbor::Value host_body(const std::vector<HostResource>& host);
 cbor::Value parent_body(const ParentLink& parent);
 cbor::Value encryption_body(const EncryptionInfo& info);
@@ -20,10 +27,6 @@ cbor::Value notes_body(const std::vector<Note>& notes);
 Result<cbor::Value> decode_body(Bytes body, const std::string& object);
 Result<Producer> producer_from(const cbor::Value& body, const std::string& object);  // any format version's; no UUID
 Result<PartRecord> part_from(cbor::Value body, const std::string& path, const std::string& object);
-struct ListedPart {
-  std::string path, kind;
-  u64 version = 0;
-};
 Result<std::vector<ListedPart>> parts_from(const cbor::Value& body, const std::string& object);
 Result<std::vector<HostResource>> host_from(const cbor::Value& body, const std::string& object);
 Result<ParentLink> parent_from(const cbor::Value& body, const std::string& object);

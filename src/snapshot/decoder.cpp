@@ -139,6 +139,7 @@ class Decoder {
     const SectionHeader& section = frame.header;
     const ListedPart* part = listed(section.name);
     const bool known = is_ours(section.name) || part;
+    if (part && part->inherited) damaged(in(section.name) + " is there, but is said to be the parent's");
     if (out_.sections.size() == 1 && section.name != kProducer) damaged("section 'producer' is not the first");
     if (section.flags & ~kKnownFlags)
       problem(ErrorCode::unsupported, fmt::format("{} has flags {:#x}, known are {:#x}", in(section.name), section.flags, u32{kKnownFlags}), kNewer);
@@ -221,8 +222,7 @@ class Decoder {
     if (out_.ram_offset && part) damaged(in(section.name) + " comes after the RAM");
     if (part && !options_.bulk && section.length > kBulk && header_.major > 0) {
       if (out_.encrypted && !out_.cipher) return {};
-      out_.image.parts.push_back({.path = part->path, .schema = {.kind = part->kind, .version = static_cast<u16>(part->version), .fields = {}}, .state = {},
-                                  .left_out = true});
+      out_.image.parts.push_back(left_out(*part));
       return {};
     }
     const MutableBytes stored = room_for(section.length);
@@ -237,6 +237,11 @@ class Decoder {
       problems_.back().object = object_;
     }
     return {};
+  }
+
+  static PartRecord left_out(const ListedPart& part) {
+    return {.path = part.path, .schema = {.kind = part.kind, .version = static_cast<u16>(part.version), .fields = {}}, .state = {}, .left_out = true,
+            .inherited = part.inherited, .state_digest = part.state};
   }
 
   // The clear body; none: it cannot be had, which is said once.
@@ -279,6 +284,8 @@ class Decoder {
       STASIS_TRY_SET(out_.image.machine, part_from(std::move(value), name, where));
     } else if (name == kParts) {
       STASIS_TRY_SET(parts_, parts_from(value, where));
+      for (const ListedPart& listed : parts_)
+        if (listed.inherited) out_.image.parts.push_back(left_out(listed));
     } else if (name == kHost) {
       STASIS_TRY_SET(out_.image.host, host_from(value, where));
     } else if (name == kParent) {
@@ -344,14 +351,19 @@ class Decoder {
     if (out_.encrypted && !sealed_) damaged(in(kSeal) + " is missing");
     if (index_at_ != commit_.index_offset) damaged("the commit record does not say where the index of the RAM is");
     std::ranges::sort(out_.image.parts, {}, &PartRecord::path);
+    if (!out_.parent_link && std::ranges::any_of(parts_, &ListedPart::inherited)) damaged("has parts that are the parent's, but no parent");
     for (const ListedPart& part : parts_)
       if (!std::ranges::binary_search(out_.image.parts, part.path, {}, &PartRecord::path)) damaged(in(part.path) + " is missing");
   }
 
   void finish() {
     out_.file_bytes = commit_.length;
+    out_.listed = std::move(parts_);
     out_.root = hex(commit_.root);
-    if (header_.major == 0) out_.ram.content = content_digest(out_);  // 0.1 has none in its index
+    if (header_.major == 0) {  // 0.1 does not say these
+      out_.ram.content = content_digest(out_);
+      for (std::size_t i = 0; i < out_.listed.size(); ++i) out_.listed[i].state = digest_of(cbor::encode(out_.image.parts[i].state));
+    }
     for (const ChunkRecord& chunk : out_.ram.chunks) {
       out_.nonzero.push_back(chunk.nonzero);
       out_.chunk_digests.insert(out_.chunk_digests.end(), chunk.content.begin(), chunk.content.end());
@@ -385,7 +397,7 @@ Digest content_digest(const Decoded& decoded) {
   MachineDigest out(decoded.image.ram_size);
   for (u64 i = 0; i < decoded.ram.chunks.size(); ++i)
     if (const ChunkRecord& chunk = decoded.ram.chunks[i]; chunk.nonzero) out.add_chunk(i, chunk.nonzero, chunk.content);
-  for (const PartRecord& part : decoded.image.parts) out.add_part(part.path, digest_of(cbor::encode(part.state)));
+  for (const PartRecord& part : decoded.image.parts) out.add_part(part.path, part.left_out ? part.state_digest : digest_of(cbor::encode(part.state)));
   return out.result();
 }
 

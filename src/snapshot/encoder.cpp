@@ -16,6 +16,8 @@
 namespace stasis::snapshot {
 namespace {
 
+constexpr u64 kLeastInherited = 64 * kKiB;  // a record shorter than this is not worth a look into the parent
+
 struct Section {
   SectionHeader header;
   cbor::ByteString body;
@@ -91,19 +93,39 @@ class Encoder {
     return out;
   }
 
+  std::vector<ListedPart> list_parts() {
+    std::vector<ListedPart> out;
+    for (const PartRecord* part : parts_) {
+      states_.push_back(cbor::encode(part->state));
+      ListedPart listed{.path = part->path, .kind = part->schema.kind, .version = part->schema.version, .state = digest_of(states_.back())};
+      listed.inherited = states_.back().size() >= kLeastInherited && parent_has(listed);
+      out.push_back(std::move(listed));
+    }
+    return out;
+  }
+
+  // A kernel does not change: a child need not hold it again.
+  bool parent_has(const ListedPart& part) const {
+    if (!options_.parent) return false;
+    const auto& theirs = options_.parent->listed;
+    const auto found = std::ranges::find(theirs, part.path, &ListedPart::path);
+    return found != theirs.end() && found->kind == part.kind && found->version == part.version && found->state == part.state;
+  }
+
   // Encodes what is not RAM, and so knows the length of a mapped file before its first byte.
   void plan(RamWriter& ram) {
     before_.push_back(section_of(kProducer, cbor::encode(producer_body(image_.producer))));
     if (cipher_) before_.push_back(section_of(kEncryption, cbor::encode(encryption_body({cipher_->salt(), cipher_->check()}))));
     before_.push_back(section_of(kMachine, part_body(image_.machine.schema, cbor::encode(image_.machine.state))));
-    before_.push_back(section_of(kParts, cbor::encode(parts_body(parts_))));
+    const std::vector<ListedPart> listed = list_parts();
+    before_.push_back(section_of(kParts, cbor::encode(parts_body(listed))));
     before_.push_back(section_of(kHost, cbor::encode(host_body(image_.host))));
     if (options_.parent) before_.push_back(section_of(kParent, cbor::encode(parent_body(link_to(*options_.parent)))));
-    for (const PartRecord* part : parts_) {
-      const cbor::ByteString state = cbor::encode(part->state);
-      machine_digest_.add_part(part->path, digest_of(state));
-      before_.push_back(section_of(part->path, part_body(part->schema, state)));
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      machine_digest_.add_part(parts_[i]->path, listed[i].state);
+      if (!listed[i].inherited) before_.push_back(section_of(parts_[i]->path, part_body(parts_[i]->schema, states_[i])));
     }
+    states_.clear();
     if (!image_.notes.empty()) after_.push_back(section_of(kNotes, cbor::encode(notes_body(image_.notes)), 0));
     for (const ForeignSection& foreign : image_.foreign) after_.push_back(section_of(foreign.name, foreign.body, 0, foreign.version));
 
@@ -189,6 +211,7 @@ class Encoder {
   Hasher root_;
   std::vector<u8> headers_;  // what the seal is over
   std::vector<const PartRecord*> parts_;
+  std::vector<cbor::ByteString> states_;  // of parts_, while they are wanted
   std::vector<Section> before_, after_;  // the RAM
   SectionHeader ram_header_;
   u64 file_bytes_ = 0, most_stored_ = 0;  // 0: not known before the end

@@ -181,6 +181,27 @@ TEST_P(Chain, ram_over_its_root_is_the_same) {
   EXPECT_EQ(memory, ram.bytes);
 }
 
+TEST_P(Chain, a_long_record_is_held_once) {
+  Ram ram = mixed_ram();
+  Image image = image_of(ram);
+  image.parts[0].state.as<cbor::Map>()->set("kernel", cbor::ByteString(200 * kKiB, 7));
+  const SaveOptions as_parent{.encoding = GetParam(), .key = GetParam() == Encoding::packed ? std::optional(key()) : std::nullopt};
+  const auto parent = shared(open_memory(encoded(image, ram, as_parent), {.key = key()}));
+  write_page(ram, 70, 1);
+  const auto bytes = encoded(image, ram, {.encoding = Encoding::packed, .parent = parent.get()});
+  EXPECT_LT(bytes.size(), 10'000u);
+  const auto child = shared(open_memory(bytes, {.key = key()}, parent));
+  EXPECT_EQ(child->image.parts.size(), 3u);
+  std::ranges::sort(image.parts, {}, &PartRecord::path);
+  EXPECT_EQ(child->image.parts, image.parts);
+  EXPECT_EQ(*digest(*child), digest(image, ram.source()));
+  const auto grandchild = open_memory(encoded(image, ram, {.encoding = Encoding::packed, .parent = child.get()}), {.key = key()}, child);
+  ASSERT_TRUE(grandchild) << grandchild.error().text();
+  EXPECT_EQ(grandchild->image.parts, image.parts);
+  image.parts.back().state.as<cbor::Map>()->set("kernel", cbor::ByteString(200 * kKiB, 8));
+  EXPECT_GT(encoded(image, ram, {.encoding = Encoding::packed, .level = 0, .parent = parent.get()}).size(), 200'000u) << "another kernel is held again";
+}
+
 TEST_P(Chain, without_its_parent_a_child_says_so) {
   Ram ram = mixed_ram();
   const Image image = image_of(ram);

@@ -39,6 +39,8 @@ struct PartRecord {
   state::Schema schema;  // kind and version are in it
   cbor::Value state;
   bool left_out = false;  // too long for who asked: it has neither fields nor state here (OpenOptions::bulk)
+  bool inherited = false; // its section is in the parent's file; resolved when the parent is opened
+  std::array<u8, 16> state_digest{};  // of a record that is not here: as the file says
   bool operator==(const PartRecord&) const = default;
 };
 

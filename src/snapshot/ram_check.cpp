@@ -178,6 +178,12 @@ Result<> verify_ram(const OpenSnapshot& snapshot, SaveProgress* progress) {
 
 Result<std::string> digest(const OpenSnapshot& snapshot, SaveProgress* progress) {
   STASIS_TRY(verify_ram(snapshot, progress));
+  for (std::size_t i = 0; i < snapshot.listed.size(); ++i) {
+    const PartRecord& part = snapshot.image.parts[i];
+    if (!part.left_out && digest_of(cbor::encode(part.state)) != snapshot.listed[i].state)
+      return fail(ErrorCode::bad_file, snapshot.path, fmt::format("section '{}' has another state than section 'parts' says", part.path),
+                  "the file is damaged: take another copy of it");
+  }
   const Digest found = content_digest(snapshot);
   if (found != snapshot.ram.content)
     return fail(ErrorCode::bad_file, snapshot.path, fmt::format("says that its content is {}, it is {}", hex(snapshot.ram.content), hex(found)),

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "snapshot/format.hpp"
@@ -80,10 +81,38 @@ Result<std::shared_ptr<const OpenSnapshot>> find_parent(const OpenSnapshot& chil
               "say where it is: --parent FILE or --parent FOLDER");
 }
 
+// A record from the file that has it: this one, or an ancestor.
+Result<PartRecord> read_part(const OpenSnapshot& snapshot, const PartRecord& wanted) {
+  const OpenSnapshot* holder = &snapshot;
+  const auto entry = [&] { return std::ranges::find(holder->listed, wanted.path, &ListedPart::path); };
+  const auto disagree = [&] {
+    return fail(ErrorCode::bad_file, "snapshot " + snapshot.path, fmt::format("part '{}' is not what its parent {} has", wanted.path, holder->path),
+                "the file is damaged: take another copy of it");
+  };
+  while (entry() != holder->listed.end() && entry()->inherited && holder->parent) holder = holder->parent.get();
+  const auto section = std::ranges::find(holder->sections, wanted.path, &SectionInfo::name);
+  if (section == holder->sections.end()) return disagree();
+  std::vector<u8> body(section->length);
+  STASIS_TRY(holder->source->read(section->offset, body));
+  const std::string where = fmt::format("{}: section '{}'", holder->path, wanted.path);
+  if (hex(digest_of(body)) != section->digest) return fail(ErrorCode::bad_file, where, "does not match its digest", "the file is damaged: take another copy of it");
+  MutableBytes clear = body;
+  if (holder->cipher) {
+    const auto opened = holder->cipher->open_section(wanted.path, body);
+    if (!opened) return fail(ErrorCode::bad_file, where, "is not what was encrypted with this key", "the file is damaged: take another copy of it");
+    clear = *opened;
+  }
+  STASIS_TRY_SET(cbor::Value value, decode_body(clear, where));
+  STASIS_TRY_SET(PartRecord record, part_from(std::move(value), wanted.path, where));
+  if (record.schema.kind != wanted.schema.kind || record.schema.version != wanted.schema.version || digest_of(cbor::encode(record.state)) != wanted.state_digest)
+    return disagree();
+  return record;
+}
+
 Result<> open_parent(OpenSnapshot& child, const OpenOptions& options, unsigned depth) {
   if (!child.parent_link || !options.ancestors) return {};
   STASIS_TRY_SET(child.parent, find_parent(child, options, depth));
-  return {};
+  return options.bulk ? join_parts(child) : Result<>{};
 }
 
 Result<OpenSnapshot> open_at_depth(const std::string& path, const OpenOptions& options, unsigned depth) {
@@ -96,6 +125,14 @@ Result<OpenSnapshot> open_at_depth(const std::string& path, const OpenOptions& o
 }
 
 }  // namespace
+
+Result<> join_parts(OpenSnapshot& child) {
+  for (PartRecord& part : child.image.parts) {
+    if (!part.inherited || !part.left_out || !child.parent) continue;
+    STASIS_TRY_SET(part, read_part(child, part));
+  }
+  return {};
+}
 
 Result<OpenSnapshot> open(const std::string& path, const OpenOptions& options) { return open_at_depth(path, options, 0); }
 

@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/file_descriptor.hpp"
+#include "snapshot/bodies.hpp"
 #include "snapshot/cipher.hpp"
 #include "snapshot/image.hpp"
 #include "snapshot/ram_index.hpp"
@@ -50,6 +51,7 @@ struct Decoded {
   bool encrypted = false;
   std::optional<Cipher> cipher;           // of an encrypted one
   std::optional<ParentLink> parent_link;  // of an incremental one
+  std::vector<ListedPart> listed;         // what section `parts` says; ascending by path
   u64 ram_offset = 0;       // of the RAM region in the file; mapped: page-aligned. The size of RAM is image.ram_size
   u64 ram_end = 0;          // of the region
   RamIndex ram;
@@ -61,7 +63,7 @@ struct Decoded {
 // `object` names the source in errors. Never trusts a byte; caps what it allocates. Reads no RAM.
 Result<Decoded> decode(const Source& source, const std::string& object, const OpenOptions& options = {});
 
-// What the content digest is by the index and the parts, which must all have been read.
+// What the content digest is by the index and the parts; of parts that were not read, by what the file says of them.
 Digest content_digest(const Decoded& decoded);
 
 struct OpenSnapshot : Decoded {
@@ -73,6 +75,9 @@ struct OpenSnapshot : Decoded {
 Result<OpenSnapshot> open(const std::string& path, const OpenOptions& options = {});
 // From a pipe or socket, without a seek; what arrives is kept in memory. Refused as soon as it is known to be no good.
 Result<OpenSnapshot> open_stream(int fd, const std::string& name, const OpenOptions& options = {});
+
+// Fetches the records that an incremental snapshot leaves to its parent, which must be open. open() does it.
+Result<> join_parts(OpenSnapshot& child);
 
 // The snapshot that stands alone at the end of the chain of parents: `snapshot` itself, when it is not incremental.
 const OpenSnapshot& root_of(const OpenSnapshot& snapshot);

@@ -79,7 +79,9 @@ inline std::vector<u8> encoded(const Image& image, const Ram& ram, const SaveOpt
 inline Result<OpenSnapshot> open_memory(std::vector<u8> bytes, const OpenOptions& options = {}, std::shared_ptr<const OpenSnapshot> parent = nullptr) {
   auto source = std::make_shared<MemorySource>(std::move(bytes));
   STASIS_TRY_SET(Decoded decoded, decode(*source, "test", options));
-  return OpenSnapshot{std::move(decoded), "test", {}, source, std::move(parent)};
+  OpenSnapshot out{std::move(decoded), "test", {}, source, std::move(parent)};
+  if (options.bulk) STASIS_TRY(join_parts(out));
+  return out;
 }
 
 // All RAM of a snapshot, whatever its encoding.
