@@ -9,6 +9,8 @@ namespace stasis::cli {
 
 std::string show_whole(const snapshot::OpenSnapshot& snapshot);
 std::string show_whole_json(const snapshot::OpenSnapshot& snapshot);
+// All records with their schemas, every byte of them.
+std::string state_json(const snapshot::OpenSnapshot& snapshot);
 std::string show_identity(const std::string& path, const snapshot::Identity& identity);
 
 // One record ("cpu/0"), one field of it ("cpu/0/rip", "device/isa/uart0/lcr"), or, for the beginning of paths, all

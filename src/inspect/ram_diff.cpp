@@ -83,4 +83,14 @@ std::vector<SymbolChange> changed_symbols(const Symbols& symbols, const KernelVi
   return out;
 }
 
+std::vector<std::vector<const SymbolChange*>> by_range(const std::vector<RamRange>& ranges, const std::vector<SymbolChange>& changes) {
+  std::vector<std::vector<const SymbolChange*>> out(ranges.size());
+  for (const SymbolChange& change : changes) {
+    const auto at = std::upper_bound(ranges.begin(), ranges.end(), change.physical,
+                                     [](u64 wanted, const RamRange& range) { return wanted < range.address + range.pages * kPageSize; });
+    if (at != ranges.end() && at->address < change.physical + change.size) out[static_cast<std::size_t>(at - ranges.begin())].push_back(&change);
+  }
+  return out;
+}
+
 }  // namespace stasis::inspect

@@ -47,5 +47,7 @@ struct SymbolChange {
 };
 // Symbols whose bytes are not the same, ascending by address. Those that are mapped in one only are not told.
 std::vector<SymbolChange> changed_symbols(const Symbols& symbols, const KernelView& a, const KernelView& b);
+// For each range the changes that begin in it, or before it and in no other.
+std::vector<std::vector<const SymbolChange*>> by_range(const std::vector<RamRange>& ranges, const std::vector<SymbolChange>& changes);
 
 }  // namespace stasis::inspect
