@@ -11,7 +11,7 @@ namespace {
 
 using state::FieldSchema;
 
-constexpr std::size_t kBytesShown = 16, kTextShown = 200;
+constexpr std::size_t kBytesShown = 16, kWholeBytes = 32, kTextShown = 200;
 const FieldSchema kUnnamed{};  // for a member that no schema names
 
 const FieldSchema& member_of(const std::vector<FieldSchema>& fields, std::string_view name) {
@@ -79,6 +79,11 @@ class Comparison {
   }
 
   static void bytes(FieldChange& change, const cbor::ByteString& a, const cbor::ByteString& b) {
+    if (a.size() == b.size() && a.size() <= kWholeBytes) {
+      change.a = fmt::format("{:02x}", fmt::join(a, " "));
+      change.b = fmt::format("{:02x}", fmt::join(b, " "));
+      return;
+    }
     const std::size_t common = std::min(a.size(), b.size());
     std::size_t differing = 0, first = common;
     for (std::size_t i = common; i-- > 0;)

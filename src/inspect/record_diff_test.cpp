@@ -76,6 +76,9 @@ TEST(RecordDiff, GoesIntoArraysAndBytes) {
   EXPECT_EQ(diff.fields[0].path, "b/memory");
   EXPECT_TRUE(diff.fields[0].b.starts_with("[60] 08 07 07")) << diff.fields[0].b;
   EXPECT_EQ(diff.fields[0].note, "2 of 100 bytes differ");
+  state_of(a, 0).set("memory", cbor::ByteString{1, 2});
+  state_of(b, 0).set("memory", cbor::ByteString{1, 3});
+  EXPECT_EQ(diff_records(a, b).fields[0].b, "01 03");
   EXPECT_EQ(diff.fields[1].path, "b/channels/1/level");
   EXPECT_EQ(diff.fields[2].path, "b/channels/2");
   EXPECT_EQ(diff.fields[2].value_a, nullptr);
