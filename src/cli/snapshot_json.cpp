@@ -36,15 +36,18 @@ Json record_json(const snapshot::PartRecord& record) {
   return {{"path", record.path}, {"kind", record.schema.kind}, {"version", record.schema.version}, {"state", to_json(record.state)}};
 }
 
+Json section_json(const snapshot::SectionInfo& section) {
+  return {{"name", section.name}, {"version", section.version}, {"critical", section.critical},
+          {"known", section.known}, {"offset", section.offset}, {"bytes", section.length}, {"digest", section.digest}};
+}
+
 }  // namespace
 
 std::string show_whole_json(const snapshot::OpenSnapshot& snapshot) {
   const auto& image = snapshot.image;
   const u64 pages = image.ram_size / kPageSize, present = present_pages(snapshot);
   Json sections = Json::array(), parts = Json::array(), host = Json::array();
-  for (const auto& section : snapshot.sections)
-    sections.push_back({{"name", section.name}, {"version", section.version}, {"critical", section.critical},
-                        {"known", section.known}, {"offset", section.offset}, {"bytes", section.length}, {"digest", section.digest}});
+  for (const auto& section : snapshot.sections) sections.push_back(section_json(section));
   for (const auto& part : image.parts)
     parts.push_back({{"path", part.path}, {"kind", part.schema.kind}, {"version", part.schema.version}});
   for (const auto& resource : image.host)
@@ -87,6 +90,7 @@ std::string state_json(const snapshot::OpenSnapshot& snapshot) {
 
 Result<std::string> show_path_json(const snapshot::OpenSnapshot& snapshot, const std::string& path) {
   STASIS_TRY_SET(const Selection selection, select(snapshot, path));
+  if (selection.section) return text_of(section_json(*selection.section));
   if (selection.schema) {
     const auto& schema = *selection.schema;
     return text_of({{"path", path}, {"value", to_json(*selection.value)}, {"text", state::show(*selection.value, schema)},
