@@ -86,14 +86,9 @@ TEST(ElfCore, NotesHoldEveryRegister) {
   EXPECT_EQ(notes[0].body.size(), 336u);
   EXPECT_EQ(at<u32>(notes[0].body, 32), 1u);  // pr_pid
   const auto reg = [&](std::size_t note, int index) { return at<u64>(notes[note].body, 112 + 8 * static_cast<u64>(index)); };
-  EXPECT_EQ(reg(0, 0), 16u);      // r15
-  EXPECT_EQ(reg(0, 10), 1u);      // rax
-  EXPECT_EQ(reg(0, 15), ~0ull);   // orig_rax
-  EXPECT_EQ(reg(0, 16), kText);   // rip
-  EXPECT_EQ(reg(0, 17), 0x18u);   // cs
-  EXPECT_EQ(reg(0, 19), 5u);      // rsp
-  EXPECT_EQ(reg(0, 21), 0x1030u); // fs_base
-  EXPECT_EQ(reg(0, 22), 0x1038u); // gs_base
+  // r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs
+  const u64 want[] = {16, 15, 14, 13, 6, 4, 12, 11, 10, 9, 1, 2, 3, 7, 8, ~0ull, kText, 0x18, 0x202, 5, 0x20, 0x1030, 0x1038, 0x28, 0x10, 0x30, 0x38};
+  for (int i = 0; i < 27; ++i) EXPECT_EQ(reg(0, i), want[i]) << i;
   EXPECT_EQ(at<u32>(notes[2].body, 32), 2u);
   EXPECT_EQ(reg(2, 10), 0x101u);
   EXPECT_EQ(notes[1].type, u32{NT_FPREGSET});
