@@ -108,7 +108,8 @@ std::string json_of(const Diff& diff) {
   for (std::size_t i = 0; i < diff.ram.ranges.size(); ++i) {
     Json here = Json::array();
     for (const auto* change : names[i]) here.push_back(change->name);
-    ranges.push_back({{"address", diff.ram.ranges[i].address}, {"pages", diff.ram.ranges[i].pages}, {"bytes", diff.ram.ranges[i].bytes}, {"symbols", std::move(here)}});
+    const auto& range = diff.ram.ranges[i];
+    ranges.push_back({{"address", range.address}, {"pages", range.pages}, {"bytes", range.bytes}, {"symbols", std::move(here)}});
   }
   for (const auto& change : diff.symbols)
     symbols.push_back({{"name", change.name}, {"address", change.address}, {"physical", change.physical}, {"size", change.size}, {"bytes", change.bytes}});
@@ -129,7 +130,8 @@ Result<int> diff(const DiffOptions& options) {
   out.records = inspect::diff_records(a.image, b.image);
   if (!options.no_ram) STASIS_TRY(compare_ram(options, a, b, out));
   if (options.json) print(json_of(out));
-  else if (!out.equal()) print(printable(fmt::format("A: {}\nB: {}\n\n", a.path, b.path) + records_text(out.records, options) + ram_text(out.ram, out.symbols, options)));
+  else if (!out.equal())
+    print(printable(fmt::format("A: {}\nB: {}\n\n", a.path, b.path) + records_text(out.records, options) + ram_text(out.ram, out.symbols, options)));
   return out.equal() ? 0 : kDifferent;
 }
 

@@ -117,7 +117,7 @@ void add_snapshot_export(CLI::App& group, int& status) {
   command->add_option("--format", options->format, "elf-core (for gdb and others), raw (OUT is RAM, OUT.json the state), json (the state)")
       ->required()
       ->check(CLI::IsMember({"elf-core", "raw", "json"}))
-      ->type_name("elf-core|raw|json");
+      ->option_text("elf-core|raw|json REQUIRED");
   command->add_option("--vcpu", options->vcpu, "elf-core: whose virtual addresses; default: the first vCPU in 64-bit mode")->check(CLI::NonNegativeNumber);
   command->add_flag("--json", options->json, "What was written, for scripts; errors as JSON too");
   command->footer("Zero pages are holes in OUT, so it takes no more disk space than the guest uses.\n"

@@ -78,7 +78,8 @@ Result<> read(const MemoryOptions& options, const inspect::PhysicalMemory& memor
   if (memory.read(address, out)) return {};
   std::string ranges;
   for (const auto& range : memory.ranges()) ranges += fmt::format("{}{:#x}-{:#x}", ranges.empty() ? "" : ", ", range.address, range.address + range.size - 1);
-  return fail(ErrorCode::not_found, object, fmt::format("physical addresses {:#x}-{:#x} are not all RAM", address, address + (out.size() - 1)), "RAM is at " + ranges);
+  return fail(ErrorCode::not_found, object, fmt::format("physical addresses {:#x}-{:#x} are not all RAM", address, address + (out.size() - 1)),
+              "RAM is at " + ranges);
 }
 
 Result<> check(const MemoryOptions& options) {
