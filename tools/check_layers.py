@@ -10,13 +10,14 @@ ALLOWED = {
     "state": {"base"},
     "memory": {"base", "state"},
     "snapshot": {"base", "state"},
+    "inspect": {"base", "state", "snapshot"},
     "bus": {"base", "state", "memory"},
     "host": {"base"},
     "devices": {"base", "state", "memory", "bus", "host"},
     "cpu": {"base", "state", "memory", "bus"},
     "machine": {"base", "state", "snapshot", "memory", "bus", "host", "devices", "cpu"},
     "control": {"base", "state", "snapshot", "machine", "host"},
-    "cli": {"base", "state", "snapshot", "machine", "control", "host"},
+    "cli": {"base", "state", "snapshot", "inspect", "machine", "control", "host"},
 }
 SIBLINGS = {"devices", "cpu"}  # folders in these never include each other
 HOST_CLOCK = re.compile(r"steady_clock|system_clock|clock_gettime|gettimeofday")

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "cli/exit_status.hpp"
+#include "cli/hex_dump.hpp"
 #include "cli/machine_options.hpp"
 #include "cli/output.hpp"
 #include "cli/snapshot_view.hpp"
@@ -151,6 +152,34 @@ TEST(SnapshotShow, CutsLongBytes) {
   const std::string text = *show_path(sample(), "device/isa/chip0/channels/0/memory");
   EXPECT_NE(text.find("… (100 bytes)"), std::string::npos) << text;
   EXPECT_LT(text.size(), 200u);
+}
+
+TEST(SnapshotShow, GoesToElementsAndBytes) {
+  const auto snapshot = sample();
+  EXPECT_EQ(*show_path(snapshot, "device/isa/chip0/channels/0/memory/99"), fmt::format("{:24} 171\n", "device/isa/chip0/channels/0/memory/99"));
+  EXPECT_NE(show_path_json(snapshot, "device/isa/chip0/channels/0/memory/99")->find("\"value\": 171"), std::string::npos);
+  for (const char* path : {"device/isa/chip0/channels/0/memory/100", "device/isa/chip0/channels/0/memory/x", "device/isa/chip0/channels/0/memory/1/2"})
+    EXPECT_FALSE(show_path(snapshot, path)) << path;
+}
+
+TEST(SnapshotShow, KnowsSectionsThatAreNoRecords) {
+  auto snapshot = sample();
+  snapshot.sections.push_back({.name = "memory/ram", .version = 1, .critical = true, .known = true, .offset = 8192, .length = 524288, .digest = ""});
+  const std::string text = *show_path(snapshot, "memory/ram");
+  EXPECT_NE(text.find("8192"), std::string::npos) << text;
+  EXPECT_NE(text.find("present                  3"), std::string::npos) << text;
+  EXPECT_NE(show_path_json(snapshot, "memory/ram")->find("\"bytes\": 524288"), std::string::npos);
+  EXPECT_FALSE(show_path(snapshot, "memory/rom"));
+}
+
+TEST(HexDump, ShowsEqualLinesOnceAcrossPieces) {
+  HexDump dump;
+  std::vector<u8> zeros(32), text{'s', 't', 'a', 's', 'i', 's', 0xff};
+  EXPECT_EQ(dump.lines(0x1000, zeros), "0000000000001000  00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00  |................|\n*\n");
+  EXPECT_EQ(dump.lines(0x1020, zeros), "");
+  EXPECT_EQ(dump.end(), "0000000000001040\n");
+  EXPECT_EQ(dump.lines(0x1040, text), "0000000000001040  73 74 61 73 69 73 ff                              |stasis.|\n");
+  EXPECT_EQ(dump.end(), "");
 }
 
 TEST(SnapshotShow, SaysWhatIsThereWhenAPathIsNot) {

@@ -17,6 +17,11 @@ void add_console(CLI::App& app, int& status);
 void add_verbs(CLI::App& app, int& status);  // pause, unpause, powerdown, reset, stop
 void add_saves(CLI::App& app, int& status);  // checkpoint, suspend
 void add_snapshot(CLI::App& app, int& status);
+// Of the group `snapshot`.
+void add_snapshot_diff(CLI::App& group, int& status);
+void add_snapshot_export(CLI::App& group, int& status);
+void add_snapshot_map(CLI::App& group, int& status);
+void add_snapshot_memory(CLI::App& group, int& status);
 void add_version(CLI::App& app, int& status);
 
 }  // namespace stasis::cli

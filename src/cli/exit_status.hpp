@@ -17,6 +17,8 @@ enum RunStatus : int {
 };
 // All other commands: 0, kUsage, or
 inline constexpr int kFailed = 1;
+// snapshot diff, in which 1 has a meaning: 0 equal, kDifferent, kUsage, or kNotCompared.
+inline constexpr int kDifferent = 1, kNotCompared = 3;
 
 int status_of(const Ending& ending);   // debug_exit: (value << 1) | 1, of which the host keeps eight bits
 int run_status_of(const Error& error);   // before there is a machine: kUsage or kOurError

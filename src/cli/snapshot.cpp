@@ -6,6 +6,7 @@
 #include "cli/commands.hpp"
 #include "cli/exit_status.hpp"
 #include "cli/output.hpp"
+#include "cli/snapshot_file.hpp"
 #include "cli/snapshot_view.hpp"
 
 namespace stasis::cli {
@@ -17,7 +18,7 @@ struct SnapshotOptions {
 };
 
 Result<> show(const SnapshotOptions& options) {
-  auto snapshot = snapshot::open(options.file);
+  auto snapshot = open_snapshot(options.file);
   if (!snapshot) {
     // What cannot be read can often still be named.
     if (const auto identity = snapshot::identify(options.file); identity && !options.json)
@@ -30,7 +31,7 @@ Result<> show(const SnapshotOptions& options) {
 }
 
 Result<> digest(const SnapshotOptions& options) {
-  STASIS_TRY_SET(const auto snapshot, snapshot::open(options.file));
+  STASIS_TRY_SET(const auto snapshot, open_snapshot(options.file));
   STASIS_TRY_SET(const std::string digest, snapshot::digest(snapshot));
   return print(options.json ? "{\"digest\": \"" + digest + "\"}\n" : digest + "\n"), Result<>{};
 }
@@ -64,6 +65,10 @@ void add_snapshot(CLI::App& app, int& status) {
       ->footer("It does not depend on how the file was made: RAM, processor, devices and guest time alone.\n"
                "Example:\n"
                "  test \"$(stasis snapshot digest a.stasis)\" = \"$(stasis snapshot digest b.stasis)\"");
+  add_snapshot_diff(*group, status);
+  add_snapshot_export(*group, status);
+  add_snapshot_map(*group, status);
+  add_snapshot_memory(*group, status);
 }
 
 }  // namespace stasis::cli

@@ -1,44 +1,45 @@
 // A snapshot as JSON. Bytes are hexadecimal text; integers are exact.
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
+#include "cli/snapshot_json.hpp"
 #include "cli/snapshot_view.hpp"
 
 namespace stasis::cli {
-namespace {
 
-using Json = nlohmann::ordered_json;
-
-constexpr std::size_t kMostBytes = 1 << 16;  // longer byte strings: their length only
-
-Json to_json(const cbor::Value& value) {
+Json to_json(const cbor::Value& value, std::size_t most_bytes) {
   if (const auto* number = value.as<u64>()) return *number;
   if (const auto* boolean = value.as<bool>()) return *boolean;
   if (const auto* text = value.as<std::string>()) return *text;
   if (const auto* negative = value.as<cbor::Negative>()) return -1 - static_cast<i64>(negative->magnitude);
   if (const auto* bytes = value.as<cbor::ByteString>()) {
-    if (bytes->size() > kMostBytes) return Json{{"bytes", bytes->size()}};
+    if (bytes->size() > most_bytes) return Json{{"bytes", bytes->size()}};
     return fmt::format("{:02x}", fmt::join(*bytes, ""));
   }
   if (const auto* items = value.as<cbor::Array>()) {
     Json out = Json::array();
-    for (const auto& item : *items) out.push_back(to_json(item));
+    for (const auto& item : *items) out.push_back(to_json(item, most_bytes));
     return out;
   }
   if (const auto* map = value.as<cbor::Map>()) {
     Json out = Json::object();
-    for (const auto& [name, item] : map->members()) out[name] = to_json(item);
+    for (const auto& [name, item] : map->members()) out[name] = to_json(item, most_bytes);
     return out;
   }
   return nullptr;
 }
 
-Json to_json(const snapshot::PartRecord& record) {
+std::string text_of(const Json& json) { return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"; }
+
+namespace {
+
+Json record_json(const snapshot::PartRecord& record) {
   return {{"path", record.path}, {"kind", record.schema.kind}, {"version", record.schema.version}, {"state", to_json(record.state)}};
 }
 
-std::string text_of(const Json& json) { return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"; }
+Json section_json(const snapshot::SectionInfo& section) {
+  return {{"name", section.name}, {"version", section.version}, {"critical", section.critical},
+          {"known", section.known}, {"offset", section.offset}, {"bytes", section.length}, {"digest", section.digest}};
+}
 
 }  // namespace
 
@@ -46,9 +47,7 @@ std::string show_whole_json(const snapshot::OpenSnapshot& snapshot) {
   const auto& image = snapshot.image;
   const u64 pages = image.ram_size / kPageSize, present = present_pages(snapshot);
   Json sections = Json::array(), parts = Json::array(), host = Json::array();
-  for (const auto& section : snapshot.sections)
-    sections.push_back({{"name", section.name}, {"version", section.version}, {"critical", section.critical},
-                        {"known", section.known}, {"offset", section.offset}, {"bytes", section.length}, {"digest", section.digest}});
+  for (const auto& section : snapshot.sections) sections.push_back(section_json(section));
   for (const auto& part : image.parts)
     parts.push_back({{"path", part.path}, {"kind", part.schema.kind}, {"version", part.schema.version}});
   for (const auto& resource : image.host)
@@ -68,16 +67,38 @@ std::string show_whole_json(const snapshot::OpenSnapshot& snapshot) {
                   {"sections", std::move(sections)}});
 }
 
+std::string state_json(const snapshot::OpenSnapshot& snapshot) {
+  const auto& image = snapshot.image;
+  const auto whole = [](const snapshot::PartRecord& record) {
+    return Json{{"path", record.path}, {"kind", record.schema.kind}, {"version", record.schema.version},
+                {"fields", to_json(*state::to_value(record.schema).as<cbor::Map>()->find("fields"))}, {"state", to_json(record.state, ~std::size_t{0})}};
+  };
+  Json parts = Json::array(), host = Json::array();
+  for (const auto& part : image.parts) parts.push_back(whole(part));
+  for (const auto& resource : image.host) host.push_back({{"name", resource.name}, {"kind", resource.kind}, {"hint", resource.hint}});
+  return text_of({{"format", fmt::format("{}.{}", snapshot.format_major, snapshot.format_minor)},
+                  {"program", image.producer.program},
+                  {"version", image.producer.version},
+                  {"created_at", image.producer.created_at},
+                  {"uuid", snapshot::uuid_text(image.producer.uuid)},
+                  {"root", snapshot.root},
+                  {"ram_bytes", image.ram_size},
+                  {"host", std::move(host)},
+                  {"machine", whole(image.machine)},
+                  {"parts", std::move(parts)}});
+}
+
 Result<std::string> show_path_json(const snapshot::OpenSnapshot& snapshot, const std::string& path) {
   STASIS_TRY_SET(const Selection selection, select(snapshot, path));
+  if (selection.section) return text_of(section_json(*selection.section));
   if (selection.schema) {
     const auto& schema = *selection.schema;
     return text_of({{"path", path}, {"value", to_json(*selection.value)}, {"text", state::show(*selection.value, schema)},
                     {"type", schema.type}, {"unit", schema.unit}, {"help", schema.help}});
   }
-  if (selection.value) return text_of(to_json(*selection.records.front()));
+  if (selection.value) return text_of(record_json(*selection.records.front()));
   Json records = Json::array();
-  for (const auto* record : selection.records) records.push_back(to_json(*record));
+  for (const auto* record : selection.records) records.push_back(record_json(*record));
   return text_of(records);
 }
 

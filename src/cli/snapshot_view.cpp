@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 
 #include "cli/output.hpp"
 
@@ -109,6 +110,33 @@ void add_moment(std::string& out, const snapshot::OpenSnapshot& snapshot) {
   }
 }
 
+// "…/15" behind a byte string: that byte. Empty: no such thing.
+Selection byte_of(const snapshot::PartRecord& owner, std::string_view inner) {
+  const std::size_t slash = inner.rfind('/');
+  if (slash == inner.npos) return {};
+  const auto outer = state::find(owner.schema, owner.state, inner.substr(0, slash));
+  const auto* bytes = outer.value && outer.schema ? outer.value->as<cbor::ByteString>() : nullptr;
+  const std::string_view digits = inner.substr(slash + 1);
+  std::size_t index = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
+  if (!bytes || error != std::errc() || end != digits.data() + digits.size() || index >= bytes->size()) return {};
+  const auto element = std::make_shared<const cbor::Value>(u64{(*bytes)[index]});
+  return {{&owner}, element.get(), outer.schema, element, nullptr};
+}
+
+std::string section_text(const snapshot::OpenSnapshot& snapshot, const snapshot::SectionInfo& section) {
+  std::string out = fmt::format("{} (section version {})\n", section.name, section.version);
+  add_line(out, 2, "offset", fmt::format("{}", section.offset), "in the file");
+  add_line(out, 2, "length", fmt::format("{} bytes", section.length), human_bytes(section.length));
+  add_line(out, 2, "critical", section.critical ? "true" : "false", "whether readers that do not know it must refuse the file");
+  add_line(out, 2, "digest", section.digest.empty() ? "-" : section.digest, section.digest.empty() ? "its index covers it" : "");
+  if (section.name != "memory/ram") return out;
+  const u64 present = present_pages(snapshot);
+  add_line(out, 2, "pages", fmt::format("{}", snapshot.image.ram_size / kPageSize), "");
+  add_line(out, 2, "present", fmt::format("{}", present), human_bytes(present * kPageSize));
+  return out;
+}
+
 std::string known_paths(const snapshot::OpenSnapshot& snapshot) {
   std::string out = snapshot.image.machine.path;
   for (const auto& part : snapshot.image.parts) out += ", " + part.path;
@@ -153,25 +181,33 @@ Result<Selection> select(const snapshot::OpenSnapshot& snapshot, const std::stri
   const snapshot::PartRecord* owner = nullptr;  // the longest path that begins this one
   Selection selection;
   for (const auto* part : all) {
-    if (part->path == path) return Selection{{part}, &part->state, nullptr};
+    if (part->path == path) return Selection{{part}, &part->state, nullptr, nullptr, nullptr};
     if (path.starts_with(part->path + "/") && (!owner || part->path.size() > owner->path.size())) owner = part;
     if (part->path.starts_with(path + "/")) selection.records.push_back(part);
   }
   if (!selection.records.empty()) return selection;
+  for (const auto& section : snapshot.sections)
+    if (section.name == path) return selection.section = &section, selection;
   const std::string object = "snapshot " + snapshot.path;
   if (!owner) return fail(ErrorCode::not_found, object, fmt::format("has no record '{}'", path), "it has " + known_paths(snapshot));
-  const auto found = state::find(owner->schema, owner->state, std::string_view(path).substr(owner->path.size() + 1));
+  const std::string_view inner = std::string_view(path).substr(owner->path.size() + 1);
+  const auto found = state::find(owner->schema, owner->state, inner);
+  if (Selection byte = byte_of(*owner, inner); byte.value) return byte;
   if (!found.value || !found.schema)
     return fail(ErrorCode::not_found, object, fmt::format("has no field '{}'", path),
                 fmt::format("'stasis snapshot show FILE {}' lists that record's fields", owner->path));
-  return Selection{{owner}, found.value, found.schema};
+  return Selection{{owner}, found.value, found.schema, nullptr, nullptr};
 }
 
 Result<std::string> show_path(const snapshot::OpenSnapshot& snapshot, const std::string& path) {
   STASIS_TRY_SET(const Selection selection, select(snapshot, path));
   std::string out;
+  if (selection.section) return section_text(snapshot, *selection.section);
   if (selection.schema) {
-    add_value(out, 0, path, *selection.value, *selection.schema);
+    const auto* items = selection.value->as<cbor::Array>();
+    if (!items || holds_records(*selection.value)) return add_value(out, 0, path, *selection.value, *selection.schema), out;
+    // Asked for alone, an array has room: an element on a line, each with its path.
+    for (std::size_t i = 0; i < items->size(); ++i) add_value(out, 0, fmt::format("{}/{}", path, i), (*items)[i], *selection.schema);
     return out;
   }
   for (const auto* record : selection.records) out += (out.empty() ? "" : "\n") + record_text(*record);

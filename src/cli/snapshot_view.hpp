@@ -1,6 +1,7 @@
 // A snapshot as people and scripts read it: the whole, or one record or field.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "snapshot/reader.hpp"
@@ -9,10 +10,13 @@ namespace stasis::cli {
 
 std::string show_whole(const snapshot::OpenSnapshot& snapshot);
 std::string show_whole_json(const snapshot::OpenSnapshot& snapshot);
+// All records with their schemas, every byte of them.
+std::string state_json(const snapshot::OpenSnapshot& snapshot);
 std::string show_identity(const std::string& path, const snapshot::Identity& identity);
 
-// One record ("cpu/0"), one field of it ("cpu/0/rip", "device/isa/uart0/lcr"), or, for the beginning of paths, all
-// records below ("device/isa"). Not there: `not_found`, with what is.
+// One record ("cpu/0"), one field of it ("cpu/0/rip", "device/isa/uart0/lcr"), one element ("cpu/0/gpr/3",
+// "cpu/0/fpu/xmm/1/15"), or, for the beginning of paths, all records below ("device/isa"). A section that is no record
+// ("memory/ram"): where it is. Not there: `not_found`, with what is.
 Result<std::string> show_path(const snapshot::OpenSnapshot& snapshot, const std::string& path);
 Result<std::string> show_path_json(const snapshot::OpenSnapshot& snapshot, const std::string& path);
 
@@ -21,6 +25,8 @@ struct Selection {
   std::vector<const snapshot::PartRecord*> records;  // one, or all below
   const cbor::Value* value = nullptr;                // inside the one record
   const state::FieldSchema* schema = nullptr;        // of that value; null: the record itself
+  std::shared_ptr<const cbor::Value> element;        // of a byte string: what `value` points to
+  const snapshot::SectionInfo* section = nullptr;    // a section without a record; nothing else is set
 };
 Result<Selection> select(const snapshot::OpenSnapshot& snapshot, const std::string& path);
 

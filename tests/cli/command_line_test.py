@@ -135,7 +135,7 @@ class Statuses(CommandLine):
 
     def test_help_has_examples(self):
         for command in ("run", "resume", "list", "info", "pause", "unpause", "console", "powerdown", "reset", "stop", "checkpoint",
-                        "suspend", "snapshot show", "snapshot digest", "version"):
+                        "suspend", "snapshot show", "snapshot digest", "snapshot diff", "snapshot export", "snapshot map", "snapshot memory", "version"):
             self.assertRegex(self.stasis(*command.split(), "--help").out, "Example", command)
         self.assertRegex(self.stasis("version").out, r"^stasis \d+\.\d+\.\d+ ")
 
@@ -498,6 +498,82 @@ class Saves(CommandLine):
         guest.stdin.write(b"aliveQ")
         self.assertTrue(re.match(b"^alive", guest.stdout.read()))
         self.assertEqual(guest.wait(20), POWERED_OFF)
+
+
+class Inspecting(CommandLine):
+    def setUp(self):
+        super().setUp()
+        for name, count in (("a", 1000), ("b", 2000)):
+            self.stasis("run", "--kernel", TINY, "--memory", "32M", "--stop-at", count, "--rtc", "1", "--console", "none", "--suspend-to",
+                        f"{name}.stasis", status=SUSPENDED)
+
+    def test_diff_has_its_own_statuses(self):
+        self.assertEqual(self.stasis("snapshot", "diff", "a.stasis", "a.stasis").out, "")
+        self.assertIn("cpu/0/retired", self.stasis("snapshot", "diff", "a.stasis", "b.stasis", status=1).out)
+        self.refused("snapshot", "diff", "a.stasis", status=USAGE, says="B")
+        self.refused("snapshot", "diff", "a.stasis", ".", status=USAGE, says="directory")
+        self.refused("snapshot", "diff", "a.stasis", "absent", status=3, says="absent")
+        (self.folder / "text").write_text("no symbols\n")
+        found = json.loads(self.stasis("snapshot", "diff", "a.stasis", "b.stasis", "--json", "--no-ram", status=1).out)
+        retired = next(field for field in found["fields"] if field["path"] == "cpu/0/retired")
+        self.assertEqual((retired["a"], retired["b"]), (1000, 2000))
+
+    def test_memory(self):
+        dump = self.stasis("snapshot", "memory", "a.stasis", "0x40", "--physical", "0x100000").out
+        self.assertEqual(dump.count("\n"), 4, dump)
+        self.assertRegex(dump, r"^0000000000100000  ([0-9a-f]{2} ){8} ([0-9a-f]{2} ){8} \|.{16}\|\n")
+        self.assertEqual(dump, self.stasis("snapshot", "memory", "a.stasis", "64", "--virtual", "0x100000").out)  # paging is off
+        self.assertIn("\n*\n", self.stasis("snapshot", "memory", "a.stasis", "4096", "--physical", "0x1800000").out)
+        tiny = self.stasis("snapshot", "memory", "a.stasis", "--virtual", "start", "--symbols", TINY, "16").out
+        self.assertEqual(tiny.split()[0], "0000000000100000")
+        for words, status, says in ((("--physical", "0x2000000"), FAILED, "RAM is at 0x0-0x1ffffff"), (("--physical", "x"), USAGE, "'x'"),
+                                    (("--virtual", "start"), USAGE, "--symbols"), ((), USAGE, "--physical"), (("--physical", "0", "0"), USAGE, "LEN"),
+                                    (("--physical", "0xffffffffffffffff", "2"), USAGE, "last address"),
+                                    (("--virtual", "a", "--symbols", "absent"), FAILED, "absent"),
+                                    (("--virtual", "a", "--symbols", "a.stasis"), FAILED, "a.stasis"),
+                                    (("--virtual", "absent", "--symbols", TINY), FAILED, "absent")):
+            self.refused("snapshot", "memory", "a.stasis", *words, status=status, says=says)
+
+    def test_binary_does_not_go_to_a_terminal(self):
+        ours, theirs = pty.openpty()
+        done = subprocess.run([STASIS, "snapshot", "memory", "a.stasis", "--physical", "0", "16", "--binary"], stdout=theirs, stderr=subprocess.PIPE,
+                              cwd=self.folder, check=False, timeout=60)
+        os.close(ours)
+        os.close(theirs)
+        self.assertEqual(done.returncode, USAGE)
+        self.assertIn(b"redirect", done.stderr)
+
+    def test_exports_replace_as_a_whole_or_not_at_all(self):
+        for form in ("elf-core", "raw", "json"):
+            (self.folder / "out").write_text("previous")
+            self.refused("snapshot", "export", "absent", "out", "--format", form, status=FAILED, says="absent")
+            self.assertEqual((self.folder / "out").read_text(), "previous")
+            told = json.loads(self.stasis("snapshot", "export", "a.stasis", "out", "--format", form, "--json").out)
+            self.assertEqual((self.folder / "out").stat().st_size, told["bytes"])
+        (self.folder / "out.json").unlink()
+        (self.folder / "out.json").mkdir()
+        (self.folder / "out").write_text("previous")
+        self.refused("snapshot", "export", "a.stasis", "out", "--format", "raw", status=USAGE, says="out.json")
+        self.assertEqual((self.folder / "out").read_text(), "previous")
+        self.assertEqual([name for name in os.listdir(self.folder) if name.endswith(".tmp")], [])
+        self.refused("snapshot", "export", "a.stasis", "out", status=USAGE, says="--format")
+        self.refused("snapshot", "export", "a.stasis", "out", "--format", "vmdk", status=USAGE, says="vmdk")
+
+    def test_a_core_without_paging_has_physical_addresses(self):
+        self.stasis("snapshot", "export", "a.stasis", "core", "--format", "elf-core")
+        done = subprocess.run(["gdb", "-nx", "-batch", "-core", self.folder / "core", "-ex", "x/4xb 0x100000"], capture_output=True, text=True,
+                              check=False, timeout=60)
+        want = json.loads(self.stasis("snapshot", "memory", "a.stasis", "4", "--physical", "0x100000", "--json").out)["bytes"]
+        found = re.search(r"^0x100000:((\t0x[0-9a-f]{2}){4})$", done.stdout, re.M)
+        self.assertTrue(found, done.stdout + done.stderr)
+        self.assertEqual(found[1].replace("\t0x", ""), want)
+
+    def test_map(self):
+        self.assertRegex(self.stasis("snapshot", "map", "a.stasis", "a.png").out, r"zero: \d+ pages")
+        told = json.loads(self.stasis("snapshot", "map", "a.stasis", "a.svg", "--with", "b.stasis", "--json").out)
+        self.assertEqual(sum(told["pages"].values()), 32 * 256)
+        self.refused("snapshot", "map", "a.stasis", "a.jpg", status=USAGE, says="a.jpg")
+        self.refused("snapshot", "map", "a.stasis", "no/folder/a.png", status=USAGE, says="no/folder")
 
 
 if __name__ == "__main__":

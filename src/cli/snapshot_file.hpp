@@ -1,0 +1,42 @@
+// Snapshot files as the offline commands open them: one place for the opening, the RAM and the progress of both.
+#pragma once
+
+#include <string>
+
+#include "inspect/page_walk.hpp"
+#include "inspect/symbols.hpp"
+#include "snapshot/ram_image.hpp"
+#include "snapshot/reader.hpp"
+
+namespace stasis::cli {
+
+// Every offline command opens its files by this one.
+Result<snapshot::OpenSnapshot> open_snapshot(const std::string& path);
+
+// A line on standard error while it lives, if that is a terminal: "comparing 1.0 GiB of 2.0 GiB, …".
+class Progress {
+ public:
+  explicit Progress(std::string what);
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  ~Progress();
+  snapshot::SaveProgress* get() { return &progress_; }
+
+ private:
+  std::string what_;
+  bool terminal_, shown_ = false;
+  u64 began_, last_;
+  snapshot::SaveProgress progress_;
+};
+
+Result<snapshot::RamImage> load_ram(const snapshot::OpenSnapshot& snapshot);
+
+// "snapshot a.stasis": the object of errors.
+std::string object_of(const snapshot::OpenSnapshot& snapshot);
+
+Result<inspect::Symbols> load_symbols(const std::string& path);
+
+// The first vCPU that is in 64-bit mode, else the first; `wanted` >= 0: that one.
+Result<inspect::Vcpu> choose_vcpu(const snapshot::OpenSnapshot& snapshot, int wanted);
+
+}  // namespace stasis::cli
