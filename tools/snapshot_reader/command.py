@@ -43,7 +43,7 @@ def _parser():
 
     listing = command("list", "header, producer, sections with their digests checked, notes, parent")
     listing.add_argument("--json", action="store_true", help="the same as one JSON object")
-    state = command("state", "state records with names, units and meanings")
+    state = command("state", "state records with names, units and meanings", parents=True)
     state.add_argument("path", nargs="?", default="", metavar="PATH", help="a record, a field below it, or the beginning of paths")
     state.add_argument("--json", action="store_true", help="the same as JSON")
     ram = command("ram", "writes the RAM to a file", parents=True)
@@ -115,14 +115,24 @@ def _print_list(result, snapshot):
         print("note: {at} {by}: {text}".format(**note))
 
 
+def _require_whole(ram):
+    without = missing_parent(ram)
+    if without:
+        raise MissingParent(without.path, f"its parent with content {without.parent['content'].hex()} (named "
+                            f"'{without.parent['file']}' then) is not among the files given and not beside it; name it with --parent")
+
+
 def _state(options, keys):
     snapshot = Snapshot(options.file, keys, strict)
     snapshot.require_unlocked()
+    if any("inherited" in part for part in snapshot.parts):
+        _require_whole(open_chain(snapshot, options.parent, keys))
     path = options.path.strip("/")
     records = [snapshot.records[name] for name in sorted(snapshot.records) if not path or name == path or name.startswith(path + "/")]
     if records:
         if options.json:
-            print(json.dumps([{"path": r.path, "kind": r.kind, "version": r.version, "fields": [row.json() for row in schema.rows(r)]}
+            print(json.dumps([{"path": r.path, "kind": r.kind, "version": r.version,
+                               "state": schema.plain(r.state), "fields": [row.json() for row in schema.rows(r)]}
                               for r in records], indent=2, ensure_ascii=False))
         else:
             for record in records:
@@ -150,10 +160,7 @@ def _ram(options, keys):
     snapshot = Snapshot(options.file, keys, strict)
     snapshot.require_unlocked()
     ram = open_chain(snapshot, options.parent, keys)
-    without = missing_parent(ram)
-    if without:
-        raise MissingParent(without.path, f"its parent with content {without.parent['content'].hex()} (named "
-                            f"'{without.parent['file']}' then) is not among the files given and not beside it; name it with --parent")
+    _require_whole(ram)
     folder = os.path.dirname(os.path.abspath(options.out))
     try:
         out = tempfile.NamedTemporaryFile(dir=folder, prefix=".ram-", delete=False)

@@ -71,6 +71,10 @@ class Frame:
         self.size = os.fstat(self.file.fileno()).st_size
         self._read_header()
 
+    def __del__(self):
+        if hasattr(self, "file"):
+            self.file.close()
+
     def read(self, offset, size, what):
         piece = os.pread(self.file.fileno(), size, offset)
         while len(piece) < size:

@@ -178,29 +178,37 @@ def _candidates(snapshot, paths):
     return [*paths, *([beside] if beside and os.path.isfile(beside) else [])]
 
 
-def open_chain(snapshot, parents=(), keys=(), depth=0):
-    """The Ram of a file with that of its ancestors, as far as they are found."""
-    if not snapshot.parent:
-        return Ram(snapshot)
-    if depth == MAX_ANCESTORS:
-        raise Problem(snapshot.path, f"has more than {MAX_ANCESTORS} ancestors")
+def _find_parent(snapshot, paths, keys):
     content = snapshot.parent["content"]
-    for path in _candidates(snapshot, parents):
+    for path in _candidates(snapshot, paths):
         try:
             candidate = Snapshot(path, keys, strict)
             candidate.require_unlocked()
         except Problem:
             # Only a file that was named is worth an error; one beside the child may be something else.
-            if path in parents:
+            if path in paths:
                 raise
             continue
         if candidate.content_digest() == content:
-            return Ram(snapshot, open_chain(candidate, parents, keys, depth + 1))
-    return Ram(snapshot)
+            return candidate
+    return None
+
+
+def open_chain(snapshot, parents=(), keys=(), depth=0):
+    """The Ram of a file with that of its ancestors, as far as they are found; it takes over their records too."""
+    if depth == MAX_ANCESTORS:
+        raise Problem(snapshot.path, f"has more than {MAX_ANCESTORS} ancestors")
+    found = _find_parent(snapshot, parents, keys) if snapshot.parent else None
+    if not found:
+        return Ram(snapshot)
+    parent = open_chain(found, parents, keys, depth + 1)
+    if not missing_parent(parent):
+        snapshot.inherit(found)
+    return Ram(snapshot, parent)
 
 
 def missing_parent(ram):
-    """The file in a chain whose parent is not known, and what is known of that; or None."""
+    """The file in a chain whose parent is not known, or None."""
     while ram.parent:
         ram = ram.parent
     return ram.snapshot if ram.snapshot.parent else None

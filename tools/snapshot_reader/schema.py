@@ -114,9 +114,12 @@ class Record:
         check_state(f"{where}: state", self.fields, self.state)
 
 
-def _json(value):
+def plain(value):
+    """A value as JSON can have it: byte strings in hexadecimal."""
     if isinstance(value, list):
-        return [_json(inner) for inner in value]
+        return [plain(inner) for inner in value]
+    if isinstance(value, dict):
+        return {name: plain(inner) for name, inner in value.items()}
     return value.hex() if isinstance(value, bytes) else value
 
 
@@ -175,7 +178,7 @@ class Row:
         result.update({name: raw[name] for name in ("unit", "help", "hex") if name in raw})
         if not self.depth and self.field.name_of(self.value):
             result["value_name"] = self.field.name_of(self.value)
-        result["value"] = _json(self.value) if self.field.base != "record" else {
+        result["value"] = plain(self.value) if self.field.base != "record" else {
             child.path.rsplit("/", 1)[1]: child.json() for child in self.children()}
         return result
 

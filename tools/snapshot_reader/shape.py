@@ -92,7 +92,10 @@ def parts(where, value):
     array(where, value)
     before = b""
     for index, part in enumerate(value):
-        members(f"{where}: {index}", part, {"path": text, "kind": text, "version": number(1, 65535)})
+        members(f"{where}: {index}", part, {"path": text, "kind": text, "version": number(1, 65535)},
+                {"state": octets(16), "inherited": exactly(True)})
+        if "inherited" in part and "state" not in part:
+            raise Problem(f"{where}: {index}", "is inherited and has no digest of its state")
         path = part["path"].encode()
         if path <= before:
             raise Problem(where, f"the path {part['path']!r} is out of order or occurs twice; they are ascending")

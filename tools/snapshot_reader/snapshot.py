@@ -35,7 +35,7 @@ class Snapshot:
             if section.name in self.stored and section.name not in self.values and section.name != "seal":
                 self._guard(lambda n=section.name: self._decode(n))
         if not (self.locked or "parts" not in self.values):
-            self.frame.check_order([part["path"] for part in self.parts])
+            self.frame.check_order([part["path"] for part in self.parts if "inherited" not in part])
             self._guard(self._check_parts)
 
     def _guard(self, action):
@@ -114,6 +114,10 @@ class Snapshot:
     def _check_parts(self):
         for part in self.parts:
             record = self.records.get(part["path"])
+            if "inherited" in part and (part["path"] in self.frame.by_name or "parent" not in self.frame.by_name):
+                self.report(Problem(self.path, f"parts: {part['path']} is inherited, and has a section here or the file has no parent"))
+            if record and "state" in part and part["state"] != xxh3.digest(cbor.encode(record.state)):
+                self.report(Problem(self.path, f"section {part['path']}: the state has not the digest {part['state'].hex()} that parts says"))
             if record and (record.kind, record.version) != (part["kind"], part["version"]):
                 self.report(Problem(self.path, f"section {part['path']}: kind {record.kind} version {record.version}; "
                                     f"parts says {part['kind']} version {part['version']}"))
@@ -132,14 +136,30 @@ class Snapshot:
     def region(self):
         return self.frame.by_name.get(RAM)
 
+    def _state_digest(self, part):
+        if "inherited" in part:
+            return part["state"]
+        record = self.records.get(part["path"])
+        return record and xxh3.digest(cbor.encode(record.state))
+
+    def inherit(self, parent):
+        """Takes over the records that this file leaves to its parent, which has its own already."""
+        for part in self.parts:
+            if "inherited" not in part:
+                continue
+            record = parent.records.get(part["path"])
+            if not record or (record.kind, record.version) != (part["kind"], part["version"]) \
+                    or xxh3.digest(cbor.encode(record.state)) != part["state"]:
+                raise Problem(self.path, f"parts: {part['path']} is inherited, and {parent.path} has no such part with this state")
+            self.records[part["path"]] = record
+
     def content_digest(self):
         """The content digest as it follows from the index and the parts, or None while one of them is unreadable."""
-        paths = sorted((part["path"] for part in self.parts), key=str.encode)
-        if not self.index or not paths or any(path not in self.records for path in paths):
+        digests = [(part["path"].encode(), self._state_digest(part)) for part in self.parts]
+        if not self.index or not digests or not all(digest for _, digest in digests):
             return None
         ram = b"".join(struct.pack("<QQ", chunk.number, chunk.mask) + chunk.digest
                        for chunk in self.index.chunks() if chunk.mask)
-        parts = b"".join(struct.pack("<Q", len(path.encode())) + path.encode()
-                         + xxh3.digest(cbor.encode(self.records[path].state)) for path in paths)
+        parts = b"".join(struct.pack("<Q", len(path)) + path + digest for path, digest in digests)
         return xxh3.digest(b"stasis digest 2\0" + struct.pack("<Q", self.index.pages * 4096)
                            + xxh3.digest(ram) + xxh3.digest(parts))
