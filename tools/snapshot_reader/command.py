@@ -190,7 +190,7 @@ def _verify(options, keys):
                     snapshot.frame.block(block)
                 except Problem as problem:
                     problems.append(problem)
-        print(f"not checked: what is encrypted: {snapshot.locked}")
+        print(f"not checked: what the ciphertext holds; {options.file} {snapshot.locked}")
     elif snapshot.index and snapshot.region:
         content = snapshot.content_digest()
         if content and snapshot.index.content is not None and content != snapshot.index.content:

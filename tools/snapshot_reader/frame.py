@@ -90,9 +90,9 @@ class Frame:
 
     def _read_header(self):
         head = self.read(0, min(64, self.size), "the file header")
-        if head[1:7] == MAGIC[1:7] and head[0] in (0x89, 0x09) and head[:12] != MAGIC:
+        if head[1:7] == MAGIC[1:7] and head[0] in (0x89, 0x09) and head[:12] != MAGIC[:len(head[:12])]:
             raise Problem(self.path, "was changed by a transfer that was not binary: the magic has other line ends or lost a bit")
-        if not head or head[:12] != MAGIC[:len(head)]:
+        if not head or head[:12] != MAGIC[:len(head[:12])]:
             raise Problem(self.path, f"is no snapshot: it begins with {head[:12].hex()}; {MAGIC.hex()} is expected")
         head = self.read(0, 64, "the file header")
         self.header = head

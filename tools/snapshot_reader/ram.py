@@ -135,7 +135,6 @@ class Ram:
             before = block.chunk
             if block.chunk >= self.index.count or not self.index.chunk(block.chunk).present:
                 report(Problem(where, f"is of chunk {block.chunk}, which has no present page"))
-                continue
 
     def _verify_holes(self, report):
         """Bytes of pages that are not present must read as zero; holes of the file are skipped."""
