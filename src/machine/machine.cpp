@@ -13,6 +13,7 @@
 #include "cpu/checks.hpp"
 #include "host/host_clock.hpp"
 #include "machine/board.hpp"
+#include "machine/dirty_base.hpp"
 #include "snapshot/format.hpp"
 
 namespace stasis {
@@ -123,7 +124,8 @@ std::vector<state::Part::Commit> stage_all(Board& board, const snapshot::Image& 
 
 }  // namespace
 
-Machine::Machine(std::unique_ptr<Board> board) : board_(std::move(board)) {}
+Machine::Machine(std::unique_ptr<Board> board)
+    : board_(std::move(board)), dirty_(std::make_unique<DirtyBase>(*board_->engine, board_->memory)) {}
 Machine::~Machine() = default;
 
 Result<std::unique_ptr<Machine>> Machine::boot(const MachineConfig& config, BootImages images, const MachineSinks& sinks,
@@ -175,10 +177,13 @@ Result<std::unique_ptr<Machine>> Machine::restore(const std::string& path, const
   machine->restored_from_ = path;
   machine->engine_reason_ = std::move(chosen.why);
   machine->producer_ = image.producer;
+  machine->dirty_->restored(saved.root);
+  if (!machine->real_time()) STASIS_TRY(machine->track_writes());
   return machine;
 }
 
 MachineEvent Machine::run(u64 until_retired) {
+  dirty_->changing();
   const StopReason reason = board_->engine->run(until_retired);
   if (board_->wanted != MachineEvent::none) return std::exchange(board_->wanted, MachineEvent::none);
   switch (reason) {
@@ -199,6 +204,7 @@ bool Machine::can_go_on() const {
 }
 
 void Machine::advance_idle(u64 time) {
+  dirty_->changing();
   Clock& clock = board_->clock;
   while (clock.now() < time && board_->wanted == MachineEvent::none && !can_go_on())
     clock.advance_to(std::min(time, std::max(clock.next_alarm(), clock.now())));
@@ -221,6 +227,7 @@ void Machine::uart_receive(unsigned uart, u8 byte) { board_->uarts[uart]->receiv
 void Machine::press_power_button() { board_->pm.press_power_button(); }
 Result<> Machine::reset() {
   STASIS_TRY(hold());
+  dirty_->changing();
   return board_->start(false);
 }
 
@@ -231,18 +238,33 @@ const snapshot::Producer& Machine::producer() const { return producer_; }
 
 Result<SaveReport> Machine::save(const std::string& path, SaveProgress* progress, const snapshot::Producer* same_as) {
   STASIS_TRY(hold());
+  dirty_->begin();
   snapshot::Image image = image_of(*board_);
   image.producer = same_as ? *same_as
                            : snapshot::Producer{.program = "stasis", .version = std::string(version()),
                                                 .created_at = time_text(host::wall_clock_seconds()), .uuid = snapshot::random_uuid()};
   STASIS_TRY_SET(const std::vector<u64> pages, board_->memory.maybe_nonzero_pages());
-  return snapshot::save(path, image, {board_->memory.host(), board_->memory.size(), pages}, progress);
+  STASIS_TRY_SET(SaveReport report, snapshot::save(path, image, {board_->memory.host(), board_->memory.size(), pages}, progress));
+  dirty_->commit({report.root, report.digest});
+  return report;
 }
 
 Result<std::string> Machine::digest() {
   STASIS_TRY(hold());
   STASIS_TRY_SET(const std::vector<u64> pages, board_->memory.maybe_nonzero_pages());
   return snapshot::digest(image_of(*board_), {board_->memory.host(), board_->memory.size(), pages});
+}
+
+Result<const std::vector<u64>*> Machine::dirty_since(const std::string& base) {
+  STASIS_TRY(hold());
+  return dirty_->since(base);
+}
+
+void Machine::name_restored_base(std::string digest) { dirty_->name_restored(std::move(digest)); }
+
+Result<> Machine::track_writes() {
+  STASIS_TRY(hold());
+  return dirty_->start();
 }
 
 }  // namespace stasis
