@@ -82,8 +82,9 @@ class Machine {
   Result<const std::vector<u64>*> dirty_since(const std::string& base);
   // The canonical digest of the file that the machine was restored from, which knows only its root until then.
   void name_restored_base(std::string digest);
-  // Follows writes from here on. The soft engine does from a restore on, both from the first save on; under KVM each page's first
-  // write then costs an exit. Before the first run() after a restore, the restored file becomes the base.
+  // Follows writes from here on, which the soft engine does from a restore on, and each engine from its first save on:
+  // under KVM the first write to each page then costs an exit. Called before the first run() after a restore, it makes
+  // the restored file the base there too.
   Result<> track_writes();
 
   const MachineConfig& config() const;
