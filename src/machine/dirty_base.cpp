@@ -30,8 +30,9 @@ void DirtyBase::changing() {
 // A collection that fails leaves what it has not told in the engine. It is told later, as if written after this save:
 // some pages too many, none too few.
 void DirtyBase::begin() {
-  if (const auto done = tracking_ ? collect() : start(); !done)
-    log::warning("{}; {}", done.error().text(), tracking_ ? "the next incremental save may write more than it must" : "the next incremental save compares contents");
+  const auto done = tracking_ ? collect() : start();
+  if (done) return;
+  log::warning("{}: the next incremental save {}", done.error().text(), tracking_ ? "may write more than it must" : "compares contents");
 }
 
 Result<const std::vector<u64>*> DirtyBase::since(const std::string& name) {

@@ -94,6 +94,16 @@ snapshot::Image image_of(const Board& board) {
   return image;
 }
 
+// A mapped file is the RAM, and pages come in as they are touched; what is packed or in a child is brought in now.
+Result<GuestMemory> memory_of(const snapshot::OpenSnapshot& saved) {
+  const snapshot::OpenSnapshot& root = snapshot::root_of(saved);
+  const bool mapped = root.ram.encoding == snapshot::Encoding::mapped;
+  STASIS_TRY_SET(GuestMemory memory, mapped ? GuestMemory::map_file(root.file.get(), root.ram_offset, root.image.ram_size, root.nonzero)
+                                            : GuestMemory::create(saved.image.ram_size));
+  if (!mapped || saved.parent) STASIS_TRY(snapshot::load_ram(saved, memory.host(), mapped));
+  return memory;
+}
+
 // Pass one of a restore: every record is parsed aside and checked; nothing of the board changes but its clock,
 // which the parts' checks look at.
 std::vector<state::Part::Commit> stage_all(Board& board, const snapshot::Image& image, Problems& problems) {
@@ -146,9 +156,15 @@ Result<std::unique_ptr<Machine>> Machine::boot(const MachineConfig& config, Boot
   return machine;
 }
 
-Result<std::unique_ptr<Machine>> Machine::restore(const std::string& path, const MachineSinks& sinks, const EngineOptions& options) {
+Result<std::unique_ptr<Machine>> Machine::restore(const std::string& path, const MachineSinks& sinks, const EngineOptions& options,
+                                                  const snapshot::OpenOptions& open) {
+  STASIS_TRY_SET(snapshot::OpenSnapshot saved, snapshot::open(path, open));
+  return restore(std::move(saved), sinks, options);
+}
+
+Result<std::unique_ptr<Machine>> Machine::restore(snapshot::OpenSnapshot saved, const MachineSinks& sinks, const EngineOptions& options) {
   STASIS_TRY_SET(ChosenEngine chosen, choose_engine(options));
-  STASIS_TRY_SET(snapshot::OpenSnapshot saved, snapshot::open(path));
+  const std::string path = saved.path;
   snapshot::Image& image = saved.image;
   Problems problems;
   MachineConfig config;
@@ -166,7 +182,7 @@ Result<std::unique_ptr<Machine>> Machine::restore(const std::string& path, const
   if (problems.empty()) check_contract(contract, chosen.offer, config.cpus, problems);
   if (!problems.empty()) return refuse(path, problems);
 
-  STASIS_TRY_SET(GuestMemory memory, GuestMemory::map_file(saved.file.get(), saved.ram_offset, image.ram_size, saved.nonzero));
+  STASIS_TRY_SET(GuestMemory memory, memory_of(saved));
   STASIS_TRY_SET(auto board, Board::make(config, std::move(contract), std::move(images), std::move(memory), sinks, std::move(chosen.kvm)));
   const auto commits = stage_all(*board, image, problems);
   if (!problems.empty()) return refuse(path, problems);
@@ -236,7 +252,8 @@ std::string_view Machine::engine_name() const { return board_->engine->name(); }
 const std::string& Machine::restored_from() const { return restored_from_; }
 const snapshot::Producer& Machine::producer() const { return producer_; }
 
-Result<SaveReport> Machine::save(const std::string& path, SaveProgress* progress, const snapshot::Producer* same_as) {
+Result<SaveReport> Machine::save(const std::string& path, SaveProgress* progress, const snapshot::Producer* same_as,
+                                 const snapshot::SaveOptions& options) {
   STASIS_TRY(hold());
   dirty_->begin();
   snapshot::Image image = image_of(*board_);
@@ -244,7 +261,7 @@ Result<SaveReport> Machine::save(const std::string& path, SaveProgress* progress
                            : snapshot::Producer{.program = "stasis", .version = std::string(version()),
                                                 .created_at = time_text(host::wall_clock_seconds()), .uuid = snapshot::random_uuid()};
   STASIS_TRY_SET(const std::vector<u64> pages, board_->memory.maybe_nonzero_pages());
-  STASIS_TRY_SET(SaveReport report, snapshot::save(path, image, {board_->memory.host(), board_->memory.size(), pages}, progress));
+  STASIS_TRY_SET(SaveReport report, snapshot::save(path, image, {board_->memory.host(), board_->memory.size(), pages}, progress, options));
   dirty_->commit({report.root, report.digest});
   return report;
 }

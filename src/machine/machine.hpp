@@ -46,7 +46,10 @@ class Machine {
   static Result<std::unique_ptr<Machine>> boot(const MachineConfig& config, BootImages images, const MachineSinks& sinks,
                                                const EngineOptions& options = {});
   // The machine in a snapshot: parsed aside, checked whole, then committed. Every problem is in the error's text.
-  static Result<std::unique_ptr<Machine>> restore(const std::string& path, const MachineSinks& sinks, const EngineOptions& options = {});
+  // `open`: how to open it (keys, parents).
+  static Result<std::unique_ptr<Machine>> restore(const std::string& path, const MachineSinks& sinks, const EngineOptions& options = {},
+                                                  const snapshot::OpenOptions& open = {});
+  static Result<std::unique_ptr<Machine>> restore(snapshot::OpenSnapshot saved, const MachineSinks& sinks, const EngineOptions& options = {});
   ~Machine();
 
   // Executes until retired() == until_retired or an earlier event. The guest clock follows.
@@ -71,7 +74,8 @@ class Machine {
   Result<> reset();          // power-on state again, kernel loaded again; time goes on
 
   // same_as: writes that producer (and UUID) instead of a new one, so that equal machines make equal files.
-  Result<SaveReport> save(const std::string& path, SaveProgress* progress, const snapshot::Producer* same_as = nullptr);
+  Result<SaveReport> save(const std::string& path, SaveProgress* progress, const snapshot::Producer* same_as = nullptr,
+                          const snapshot::SaveOptions& options = {});
   Result<std::string> digest();
 
   // ---- which pages of RAM differ, for saves that write only those: see dirty_base.hpp ----

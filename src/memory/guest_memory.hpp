@@ -66,7 +66,9 @@ class GuestMemory {
   // The same by bits: 64 pages a word, from `first_page` on, which is a multiple of 64.
   void mark_pages(u64 first_page, std::span<const u64> bits);
   // mark_written() would change something: a quick look for a writer that never runs beside take_written().
-  bool unmarked(u64 page) const { return written_ && !(std::atomic_ref(written_[page / 64]).load(std::memory_order_relaxed) >> page % 64 & 1); }
+  bool unmarked(u64 page) const {
+    return written_ && !(std::atomic_ref(written_[page / 64]).load(std::memory_order_relaxed) >> page % 64 & 1);
+  }
   // Adds the marks to `pages`, one bit per page, 64 a word, and takes them away here.
   void take_written(std::span<u64> pages);
 

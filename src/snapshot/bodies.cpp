@@ -15,34 +15,13 @@ using cbor::ByteString;
 using cbor::Map;
 using cbor::Value;
 
-constexpr char kHint[] = "the file is damaged or not ours";
-
 std::unexpected<Error> bad(const std::string& object, std::string message) {
-  return fail(ErrorCode::bad_file, object, std::move(message), kHint);
-}
-
-Result<const Map*> map_of(const Value& value, const std::string& object) {
-  if (const Map* map = value.as<Map>()) return map;
-  return bad(object, fmt::format("is of type {}, wanted is map", value.type_name()));
+  return fail(ErrorCode::bad_file, object, std::move(message), kDamagedOrForeign);
 }
 
 Result<const Array*> array_of(const Value& value, const std::string& object) {
   if (const Array* array = value.as<Array>()) return array;
   return bad(object, fmt::format("is of type {}, wanted is array", value.type_name()));
-}
-
-template <class T>
-Result<const T*> member(const Map& map, std::string_view name, std::string_view type, const std::string& object) {
-  const Value* value = map.find(name);
-  if (!value) return bad(object, fmt::format("field '{}' is missing", name));
-  if (const T* held = value->as<T>()) return held;
-  return bad(object, fmt::format("field '{}' is of type {}, wanted is {}", name, value->type_name(), type));
-}
-
-Result<std::string> text(const Map& map, std::string_view name, const std::string& object) {
-  STASIS_TRY_SET(const std::string* held, member<std::string>(map, name, "text", object));
-  if (held->size() > 4096) return bad(object, fmt::format("field '{}' has {} bytes, allowed are 4096", name, held->size()));
-  return *held;
 }
 
 // Texts that people are shown as they are: on a terminal, control characters are commands.
@@ -62,19 +41,44 @@ Result<> check_texts(const Value& value, const std::string& object) {
   return {};
 }
 
-Result<> number_is(const Map& map, std::string_view name, u64 wanted, const std::string& object) {
-  STASIS_TRY_SET(const u64* held, member<u64>(map, name, "integer", object));
-  if (*held == wanted) return {};
-  return bad(object, fmt::format("field '{}' is {}, wanted is {}", name, *held, wanted));
-}
-
-u64 word_at(const ByteString& bytes, u64 at) {
-  u64 value = 0;
-  for (unsigned i = 8; i-- > 0;) value = value << 8 | bytes[at + i];
-  return value;
-}
-
 }  // namespace
+
+Result<> BodyMap::is_map() const {
+  if (map_) return {};
+  return bad(object_, fmt::format("is of type {}, wanted is map", body_.type_name()));
+}
+
+template <class T>
+Result<const T*> BodyMap::member(std::string_view name, std::string_view type) const {
+  STASIS_TRY(is_map());
+  const Value* value = map_->find(name);
+  if (!value) return bad(object_, fmt::format("field '{}' is missing", name));
+  if (const T* held = value->as<T>()) return held;
+  return bad(object_, fmt::format("field '{}' is of type {}, wanted is {}", name, value->type_name(), type));
+}
+
+Result<std::string> BodyMap::text(std::string_view name) const {
+  STASIS_TRY_SET(const std::string* held, member<std::string>(name, "text"));
+  if (held->size() > kMostText) return bad(object_, fmt::format("field '{}' has {} bytes, allowed are {}", name, held->size(), kMostText));
+  return *held;
+}
+
+Result<u64> BodyMap::number(std::string_view name) const {
+  STASIS_TRY_SET(const u64* held, member<u64>(name, "integer"));
+  return *held;
+}
+
+Result<> BodyMap::number_is(std::string_view name, u64 wanted) const {
+  STASIS_TRY_SET(const u64 held, number(name));
+  if (held == wanted) return {};
+  return bad(object_, fmt::format("field '{}' is {}, wanted is {}", name, held, wanted));
+}
+
+Result<const ByteString*> BodyMap::bytes(std::string_view name) const { return member<ByteString>(name, "bytes"); }
+
+std::unexpected<Error> BodyMap::wrong_size(std::string_view name, u64 found, u64 wanted) const {
+  return bad(object_, fmt::format("field '{}' has {} bytes, wanted are {}", name, found, wanted));
+}
 
 Value producer_body(const Producer& producer) {
   Map out;
@@ -86,12 +90,12 @@ Value producer_body(const Producer& producer) {
 }
 
 Result<Producer> producer_from(const Value& body, const std::string& object) {
-  STASIS_TRY_SET(const Map* map, map_of(body, object));
   STASIS_TRY(check_texts(body, object));
+  const BodyMap map(body, object);
   Producer out;
-  STASIS_TRY_SET(out.program, text(*map, "program", object));
-  STASIS_TRY_SET(out.version, text(*map, "version", object));
-  STASIS_TRY_SET(out.created_at, text(*map, "created_at", object));
+  STASIS_TRY_SET(out.program, map.text("program"));
+  STASIS_TRY_SET(out.version, map.text("version"));
+  STASIS_TRY_SET(out.created_at, map.text("created_at"));
   return out;
 }
 
@@ -107,7 +111,8 @@ ByteString part_body(const state::Schema& schema, Bytes state) {
 }
 
 Result<PartRecord> part_from(Value body, const std::string& path, const std::string& object) {
-  STASIS_TRY_SET(const Map* map, map_of(body, object));
+  STASIS_TRY(BodyMap(body, object).is_map());
+  const Map* map = body.as<Map>();
   const Value* schema = map->find("schema");
   if (!schema || !map->find("state")) return bad(object, "field 'schema' or 'state' is missing");
   if (map->members().size() != 2) return bad(object, fmt::format("has {} fields, wanted are 'schema' and 'state'", map->members().size()));
@@ -136,12 +141,11 @@ Result<std::vector<ListedPart>> parts_from(const Value& body, const std::string&
   STASIS_TRY(check_texts(body, object));
   std::vector<ListedPart> out;
   for (const Value& item : *array) {
-    STASIS_TRY_SET(const Map* map, map_of(item, object));
+    const BodyMap map(item, object);
     ListedPart part;
-    STASIS_TRY_SET(part.path, text(*map, "path", object));
-    STASIS_TRY_SET(part.kind, text(*map, "kind", object));
-    STASIS_TRY_SET(const u64* version, member<u64>(*map, "version", "integer", object));
-    part.version = *version;
+    STASIS_TRY_SET(part.path, map.text("path"));
+    STASIS_TRY_SET(part.kind, map.text("kind"));
+    STASIS_TRY_SET(part.version, map.number("version"));
     if (!is_section_name(part.path) || is_reserved_name(part.path))
       return bad(object, fmt::format("'{}' is no path of a part", part.path));
     if (!out.empty() && part.path <= out.back().path)
@@ -168,53 +172,77 @@ Result<std::vector<HostResource>> host_from(const Value& body, const std::string
   STASIS_TRY(check_texts(body, object));
   std::vector<HostResource> out;
   for (const Value& item : *array) {
-    STASIS_TRY_SET(const Map* map, map_of(item, object));
+    const BodyMap map(item, object);
     HostResource resource;
-    STASIS_TRY_SET(resource.name, text(*map, "name", object));
-    STASIS_TRY_SET(resource.kind, text(*map, "kind", object));
-    STASIS_TRY_SET(resource.hint, text(*map, "hint", object));
+    STASIS_TRY_SET(resource.name, map.text("name"));
+    STASIS_TRY_SET(resource.kind, map.text("kind"));
+    STASIS_TRY_SET(resource.hint, map.text("hint"));
     out.push_back(std::move(resource));
   }
   return out;
 }
 
-Value index_body(u64 pages, std::vector<u8> chunks) {
+Value parent_body(const ParentLink& parent) {
   Map out;
-  out.set("encoding", "mapped");
-  out.set("page_size", kPageSize);
-  out.set("pages", pages);
-  out.set("chunk_pages", kChunkPages);
-  out.set("chunks", std::move(chunks));
+  out.set("content", ByteString(parent.content.begin(), parent.content.end()));
+  out.set("uuid", ByteString(parent.uuid.begin(), parent.uuid.end()));
+  out.set("file", parent.file);
   return out;
 }
 
-Result<Index> index_from(const Value& body, u64 pages, const std::string& object) {
-  STASIS_TRY_SET(const Map* map, map_of(body, object));
-  STASIS_TRY_SET(const std::string encoding, text(*map, "encoding", object));
-  if (encoding != "mapped")
-    return fail(ErrorCode::unsupported, object, fmt::format("field 'encoding' is '{}', known is 'mapped'", encoding),
-                "it needs a newer Stasis");
-  STASIS_TRY(number_is(*map, "page_size", kPageSize, object));
-  STASIS_TRY(number_is(*map, "pages", pages, object));
-  STASIS_TRY(number_is(*map, "chunk_pages", kChunkPages, object));
-  STASIS_TRY_SET(const ByteString* chunks, member<ByteString>(*map, "chunks", "bytes", object));
-  const u64 count = (pages + kChunkPages - 1) / kChunkPages;
-  if (chunks->size() != count * kChunkRecord)
-    return bad(object, fmt::format("field 'chunks' has {} bytes, wanted are {}", chunks->size(), count * kChunkRecord));
-  Index out{std::vector<u64>(count), std::vector<u8>(count * sizeof(Digest))};
-  for (u64 i = 0; i < count; ++i) {
-    const u64 at = i * kChunkRecord;
-    const u64 first_plane = word_at(*chunks, at), second_plane = word_at(*chunks, at + 8);
-    const u64 in_chunk = std::min(pages - i * kChunkPages, kChunkPages);
-    const u64 allowed = in_chunk == 64 ? ~0ull : (1ull << in_chunk) - 1;
-    if (second_plane & allowed)
-      return fail(ErrorCode::unsupported, object,
-                  fmt::format("a page from number {} on is the same as another or in a parent snapshot", i * kChunkPages),
-                  "it needs a newer Stasis");
-    if ((first_plane | second_plane) & ~allowed) return bad(object, fmt::format("has states for pages after the last one, {}", pages - 1));
-    out.nonzero[i] = first_plane;
-    std::copy_n(chunks->begin() + static_cast<std::ptrdiff_t>(at + 16), sizeof(Digest),
-                out.chunk_digests.begin() + static_cast<std::ptrdiff_t>(i * sizeof(Digest)));
+Result<ParentLink> parent_from(const Value& body, const std::string& object) {
+  STASIS_TRY(check_texts(body, object));
+  const BodyMap map(body, object);
+  ParentLink out;
+  STASIS_TRY_SET(out.content, map.fixed_bytes<16>("content"));
+  STASIS_TRY_SET(out.uuid, map.fixed_bytes<16>("uuid"));
+  STASIS_TRY_SET(out.file, map.text("file"));
+  if (out.file.find('/') != out.file.npos || out.file == "..") return bad(object, fmt::format("field 'file' is '{}', wanted is a name without a folder", out.file));
+  return out;
+}
+
+Value encryption_body(const EncryptionInfo& info) {
+  Map out;
+  out.set("cipher", kCipherName);
+  out.set("salt", ByteString(info.salt.begin(), info.salt.end()));
+  out.set("check", ByteString(info.check.begin(), info.check.end()));
+  return out;
+}
+
+Result<EncryptionInfo> encryption_from(const Value& body, const std::string& object) {
+  const BodyMap map(body, object);
+  STASIS_TRY_SET(const std::string cipher, map.text("cipher"));
+  if (cipher != kCipherName)
+    return fail(ErrorCode::unsupported, object, fmt::format("field 'cipher' is '{}', known is '{}'", printable(cipher), kCipherName), "it needs a newer Stasis");
+  EncryptionInfo out;
+  STASIS_TRY_SET(out.salt, map.fixed_bytes<16>("salt"));
+  STASIS_TRY_SET(out.check, map.fixed_bytes<16>("check"));
+  return out;
+}
+
+Value notes_body(const std::vector<Note>& notes) {
+  Array out;
+  for (const Note& note : notes) {
+    Map item;
+    item.set("at", note.at);
+    item.set("by", note.by);
+    item.set("text", note.text);
+    out.push_back(std::move(item));
+  }
+  return out;
+}
+
+Result<std::vector<Note>> notes_from(const Value& body, const std::string& object) {
+  STASIS_TRY_SET(const Array* array, array_of(body, object));
+  STASIS_TRY(check_texts(body, object));
+  std::vector<Note> out;
+  for (const Value& item : *array) {
+    const BodyMap map(item, object);
+    Note note;
+    STASIS_TRY_SET(note.at, map.text("at"));
+    STASIS_TRY_SET(note.by, map.text("by"));
+    STASIS_TRY_SET(note.text, map.text("text"));
+    out.push_back(std::move(note));
   }
   return out;
 }

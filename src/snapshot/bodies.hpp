@@ -1,6 +1,8 @@
 // The CBOR bodies of the sections, both ways.
 #pragma once
 
+#include <algorithm>
+
 #include "snapshot/format.hpp"
 #include "snapshot/image.hpp"
 
@@ -10,7 +12,9 @@ cbor::Value producer_body(const Producer& producer);
 cbor::ByteString part_body(const state::Schema& schema, Bytes state);  // state: encoded
 cbor::Value parts_body(const std::vector<const PartRecord*>& parts);
 cbor::Value host_body(const std::vector<HostResource>& host);
-cbor::Value index_body(u64 pages, std::vector<u8> chunks);
+cbor::Value parent_body(const ParentLink& parent);
+cbor::Value encryption_body(const EncryptionInfo& info);
+cbor::Value notes_body(const std::vector<Note>& notes);
 
 // Decoding caps the number of items before it allocates.
 Result<cbor::Value> decode_body(Bytes body, const std::string& object);
@@ -22,10 +26,42 @@ struct ListedPart {
 };
 Result<std::vector<ListedPart>> parts_from(const cbor::Value& body, const std::string& object);
 Result<std::vector<HostResource>> host_from(const cbor::Value& body, const std::string& object);
-struct Index {
-  std::vector<u64> nonzero;
-  std::vector<u8> chunk_digests;
+Result<ParentLink> parent_from(const cbor::Value& body, const std::string& object);
+Result<EncryptionInfo> encryption_from(const cbor::Value& body, const std::string& object);
+Result<std::vector<Note>> notes_from(const cbor::Value& body, const std::string& object);
+
+inline constexpr char kDamagedOrForeign[] = "the file is damaged or not ours";
+
+// A body that should be a map, read member by member; each refusal names the object and the field.
+class BodyMap {
+ public:
+  BodyMap(const cbor::Value& body, const std::string& object) : body_(body), map_(body.as<cbor::Map>()), object_(object) {}
+  Result<> is_map() const;
+  template <class T>
+  const T* find(std::string_view name) const {  // null: absent, or of another type
+    const cbor::Value* value = map_ ? map_->find(name) : nullptr;
+    return value ? value->as<T>() : nullptr;
+  }
+  Result<std::string> text(std::string_view name) const;
+  Result<u64> number(std::string_view name) const;
+  Result<> number_is(std::string_view name, u64 wanted) const;
+  Result<const cbor::ByteString*> bytes(std::string_view name) const;
+  template <std::size_t N>
+  Result<std::array<u8, N>> fixed_bytes(std::string_view name) const {
+    STASIS_TRY_SET(const cbor::ByteString* found, bytes(name));
+    if (found->size() != N) return wrong_size(name, found->size(), N);
+    std::array<u8, N> out;
+    std::copy(found->begin(), found->end(), out.begin());
+    return out;
+  }
+
+ private:
+  template <class T>
+  Result<const T*> member(std::string_view name, std::string_view type) const;
+  std::unexpected<Error> wrong_size(std::string_view name, u64 found, u64 wanted) const;
+  const cbor::Value& body_;
+  const cbor::Map* map_;
+  const std::string& object_;
 };
-Result<Index> index_from(const cbor::Value& body, u64 pages, const std::string& object);
 
 }  // namespace stasis::snapshot

@@ -12,13 +12,13 @@
 
 #include "snapshot/bodies.hpp"
 #include "snapshot/format.hpp"
+#include "snapshot/frame_reader.hpp"
 #include "snapshot/reader.hpp"
 
 namespace stasis::snapshot {
 namespace {
 
-constexpr char kDamaged[] = "the file is damaged: take another copy of it";
-constexpr char kNewer[] = "resume it with the Stasis that wrote it, or a newer one";
+constexpr u64 kBulk = kMiB;  // see OpenOptions::bulk
 
 std::string written_by(const Producer& producer) {
   return fmt::format("written by {} {} at {}", producer.program, producer.version, producer.created_at);
@@ -26,32 +26,19 @@ std::string written_by(const Producer& producer) {
 
 class Decoder {
  public:
-  Decoder(const Source& source, const std::string& object) : source_(source), object_(object) {}
+  Decoder(const Source& source, const std::string& object, const OpenOptions& options)
+      : source_(source), object_(object), options_(options), frames_(source, object) {}
 
   Result<Decoded> run() {
-    STASIS_TRY(read_ends());
+    STASIS_TRY(begin());
     STASIS_TRY(walk());
     if (problems_.empty()) check_whole();
     if (!problems_.empty()) return refusal();
+    finish();
     return std::move(out_);
   }
 
-  // Header, and the producer as far as it can be read: both keep their form in every version.
-  Result<Identity> identify() {
-    STASIS_TRY_SET(const FileHeader header, read_header());
-    Identity out{.format_major = header.major, .format_minor = header.minor, .producer = {}};
-    if (auto producer = read_producer()) out.producer = std::move(*producer);
-    out.producer.uuid = header.uuid;
-    out.complete = read_commit(header).has_value();
-    return out;
-  }
-
  private:
-  struct Frame {
-    SectionHeader header;
-    u64 at = 0, body = 0, end = 0;
-  };
-
   std::unexpected<Error> bad(std::string message, const char* hint = kDamaged) const {
     return fail(ErrorCode::bad_file, object_, std::move(message), hint);
   }
@@ -69,118 +56,89 @@ class Decoder {
     return std::unexpected(std::move(out));
   }
 
-  Result<FileHeader> read_header() const {
-    std::vector<u8> bytes(std::min(source_.size(), kHeaderSize));
-    STASIS_TRY(source_.read(0, bytes));
-    return header_from(bytes, object_);
-  }
-
-  Result<CommitRecord> read_commit(const FileHeader& header) const {
-    const u64 size = source_.size();
-    if (header.length && size < header.length)
-      return bad(fmt::format("the file is incomplete: it has {} of {} bytes", size, header.length),
-                 "its writer was interrupted, or the copy was cut short; use another snapshot or copy");
-    if (header.length && size > header.length)
-      return bad(fmt::format("{} bytes follow the end of the snapshot, which is {} bytes long", size - header.length, header.length));
-    if (size < kHeaderSize + kCommitSize || size % 8) return bad("the file is incomplete: it has no commit record at its end");
-    std::array<u8, kCommitSize> bytes;
-    STASIS_TRY(source_.read(size - kCommitSize, bytes));
-    STASIS_TRY_SET(const CommitRecord commit, commit_from(bytes, object_));
-    if (commit.length != size) return bad(fmt::format("the file has {} bytes, its commit record says {}", size, commit.length));
-    return commit;
-  }
-
-  Result<Producer> read_producer() const {
-    STASIS_TRY_SET(const Frame frame, read_frame(kHeaderSize, source_.size()));
-    if (frame.header.name != kProducer || frame.header.length > kMostOtherBytes) return bad("section 'producer' is not the first");
-    std::vector<u8> body(frame.header.length);
-    STASIS_TRY(source_.read(frame.body, body));
-    if (digest_of(body) != frame.header.digest) return bad("section 'producer' does not match its digest");
-    STASIS_TRY_SET(const cbor::Value value, decode_body(body, object_ + ": section 'producer'"));
-    return producer_from(value, object_ + ": section 'producer'");
-  }
-
-  Result<> read_ends() {
-    STASIS_TRY_SET(header_, read_header());
-    if (header_.major != kFormatMajor || header_.flags != 0) {
-      const auto producer = read_producer();
+  Result<> begin() {
+    STASIS_TRY_SET(header_, frames_.header());
+    if (!is_known_major(header_.major) || (header_.flags & ~kKnownHeaderFlags) || (header_.major == 0 && header_.flags)) {
+      const auto producer = frames_.producer();
       const std::string who = producer ? written_by(*producer) : "its producer cannot be read";
-      if (header_.major != kFormatMajor)
+      if (!is_known_major(header_.major))
         return fail(ErrorCode::unsupported, object_,
-                    fmt::format("has format {}.{} ({}), this Stasis reads format {}.x", header_.major, header_.minor, who, kFormatMajor), kNewer);
+                    fmt::format("has format {}.{} ({}), this Stasis reads formats up to {}.x", header_.major, header_.minor, who, kFormatMajor), kNewer);
       return fail(ErrorCode::unsupported, object_,
-                  fmt::format("has header flags {:#x} ({}), known are none", header_.flags, who), kNewer);
+                  fmt::format("has header flags {:#x} ({}), known are {:#x}", header_.flags, who, header_.major ? u32{kKnownHeaderFlags} : 0), kNewer);
     }
-    STASIS_TRY_SET(commit_, read_commit(header_));
-    end_ = source_.size() - kCommitSize;
+    if (!source_.arriving()) {
+      STASIS_TRY_SET(commit_, frames_.commit_at_end(header_));
+      end_ = source_.size() - kCommitSize;
+    } else {
+      end_ = header_.length ? header_.length - kCommitSize : kMostRam * 2;
+    }
     out_.format_major = header_.major;
     out_.format_minor = header_.minor;
-    out_.file_bytes = source_.size();
-    out_.root = hex(commit_.root);
+    out_.encrypted = header_.flags & kEncrypted;
     return {};
   }
 
-  Result<Frame> read_frame(u64 at, u64 end) const {
-    const std::string here =
-        fmt::format("{}: header of section {} (after {}) at byte {}", object_, out_.sections.size() + 1,
-                    out_.sections.empty() ? "the file header" : "'" + out_.sections.back().name + "'", at);
-    std::array<u8, kSectionHeaderSize> fixed;
-    if (end < at || end - at < fixed.size()) return fail(ErrorCode::bad_file, here, "there is no room for it", kDamaged);
-    STASIS_TRY(source_.read(at, fixed));
-    Frame out{.at = at};
-    STASIS_TRY_SET(out.header, section_header_from(fixed, here));
-    std::vector<u8> name(align_up(out.header.name.size(), 8));
-    if (end - at - fixed.size() < name.size()) return fail(ErrorCode::bad_file, here, "there is no room for its name", kDamaged);
-    STASIS_TRY(source_.read(at + fixed.size(), name));
-    STASIS_TRY(check_section_name(out.header, fixed, name, here));
-    out.body = out.header.body_offset(at);
-    if (out.body > end || out.header.length > end - out.body || align_up(out.header.length, 8) > end - out.body)
-      return fail(ErrorCode::bad_file, here, fmt::format("section '{}' of {} bytes does not fit into the file", out.header.name, out.header.length), kDamaged);
-    out.end = out.header.end(at);
-    return out;
-  }
-
-  Result<> check_zero(u64 from, u64 to, std::string_view what) {
-    std::vector<u8> bytes(to - from);  // at most kMostAlignment
-    if (bytes.empty()) return {};
-    STASIS_TRY(source_.read(from, bytes));
-    if (!std::ranges::all_of(bytes, [](u8 byte) { return byte == 0; })) damaged(fmt::format("the padding {} is not zero", what));
-    return {};
+  // Whether the sections are at their end; of what arrives, the commit record tells.
+  Result<bool> at_end(u64 at) {
+    if (!source_.arriving()) return at >= end_;
+    STASIS_TRY_SET(const bool commit, frames_.is_commit_at(at));
+    if (!commit) return false;
+    STASIS_TRY_SET(commit_, frames_.commit_at(at, header_));
+    end_ = at;
+    return true;
   }
 
   Result<> walk() {
-    Hasher root;
     std::array<u8, kHeaderSize> header;
     STASIS_TRY(source_.read(0, header));
-    root.add(header);
+    add_header(header);
     std::set<std::string, std::less<>> seen;
-    for (u64 at = kHeaderSize; at < end_;) {
+    for (u64 at = kHeaderSize;;) {
+      STASIS_TRY_SET(const bool ended, at_end(at));
+      if (ended) break;
       if (out_.sections.size() == kMostSections) return bad(fmt::format("has more than {} sections", kMostSections));
-      STASIS_TRY_SET(const Frame frame, read_frame(at, end_));
+      STASIS_TRY_SET(const Frame frame, frames_.frame(at, end_, out_.sections.empty() ? "" : out_.sections.back().name, commit_.index_offset));
       const SectionHeader& section = frame.header;
-      root.add(to_bytes(section));
+      if (sealed_) damaged(in(section.name) + " comes after the seal");
+      if (section.name != kSeal) add_header(frame.bytes);
+      else root_.add(frame.bytes);
       if (!seen.insert(section.name).second) damaged(in(section.name) + " is there twice");
       out_.sections.push_back({.name = section.name, .version = section.version, .critical = (section.flags & kCritical) != 0,
-                               .offset = frame.body, .length = section.length,
+                               .offset = frame.body, .length = frame.end - frame.body,
                                .digest = section.flags & kRegion ? "" : hex(section.digest)});
-      STASIS_TRY(check_zero(at + section.header_bytes(), frame.body, "before " + in(section.name)));
+      STASIS_TRY(check_zero(frame.at + section.header_bytes(), frame.body, "before " + in(section.name)));
       STASIS_TRY(take(frame));
-      STASIS_TRY(check_zero(frame.body + section.length, frame.end, "after " + in(section.name)));
-      at = frame.end;
+      STASIS_TRY(check_zero(frame.end, frame.next, "after " + in(section.name)));
+      at = frame.next;
     }
     if (out_.sections.size() != commit_.sections)
       damaged(fmt::format("has {} sections, its commit record says {}", out_.sections.size(), commit_.sections));
-    if (problems_.empty() && root.result() != commit_.root) damaged("the section headers do not match the root digest of the commit record");
+    if (problems_.empty() && root_.result() != commit_.root) damaged("the section headers do not match the root digest of the commit record");
     return {};
+  }
+
+  void add_header(Bytes bytes) {
+    root_.add(bytes);
+    if (out_.encrypted) headers_.insert(headers_.end(), bytes.begin(), bytes.end());
+  }
+
+  Result<> check_zero(u64 from, u64 to, std::string_view what) {
+    STASIS_TRY_SET(const bool zero, frames_.is_zero(from, to));
+    if (!zero) damaged(fmt::format("the padding {} is not zero", what));
+    return {};
+  }
+
+  static bool is_ours(std::string_view name) {
+    static constexpr std::string_view kOurs[] = {kProducer, kMachine, kParts, kHost, kEncryption, kParent, kNotes, kSeal, kRam, kRamIndex};
+    return std::ranges::find(kOurs, name) != std::end(kOurs);
   }
 
   // One section: understood, skipped, or a problem.
   Result<> take(const Frame& frame) {
     const SectionHeader& section = frame.header;
-    const bool region = section.name == kRam;
     const ListedPart* part = listed(section.name);
-    const bool known = region || part || section.name == kProducer || section.name == kMachine || section.name == kParts ||
-                       section.name == kHost || section.name == kRamIndex;
+    const bool known = is_ours(section.name) || part;
     if (out_.sections.size() == 1 && section.name != kProducer) damaged("section 'producer' is not the first");
     if (section.flags & ~kKnownFlags)
       problem(ErrorCode::unsupported, fmt::format("{} has flags {:#x}, known are {:#x}", in(section.name), section.flags, u32{kKnownFlags}), kNewer);
@@ -192,9 +150,11 @@ class Decoder {
     if (!known && (section.flags & kCritical))
       problem(ErrorCode::unsupported, fmt::format("{} is unknown here and must be understood ({})", in(section.name),
                                                   written_by(out_.image.producer)), kNewer);
-    if (!known) return section.flags & kRegion ? Result<>{} : check_unknown(frame);
+    if (!known) return section.flags & kRegion ? Result<>{} : take_foreign(frame);
     out_.sections.back().known = true;
-    if (region != ((section.flags & kRegion) != 0)) return damaged(fmt::format("{} has flags {:#x}", in(section.name), section.flags)), Result<>{};
+    const bool region = section.name == kRam;
+    if (region != ((section.flags & kRegion) != 0) || (section.flags & kBlocks && !region))
+      return damaged(fmt::format("{} has flags {:#x}", in(section.name), section.flags)), Result<>{};
     return region ? take_ram(frame) : take_body(frame, part);
   }
 
@@ -203,34 +163,48 @@ class Decoder {
     return found != parts_.end() && found->path == name ? &*found : nullptr;
   }
 
-  // Skipped, but damage anywhere in the file is told.
-  Result<> check_unknown(const Frame& frame) {
-    STASIS_TRY(count_metadata(frame.header, kMostMetadataBytes));
-    Hasher hasher;
-    std::vector<u8> block(std::min(frame.header.length, kMiB));
-    for (u64 done = 0; done < frame.header.length;) {
-      const u64 size = std::min<u64>(block.size(), frame.header.length - done);
-      STASIS_TRY(source_.read(frame.body + done, MutableBytes(block).first(size)));
-      hasher.add(Bytes(block).first(size));
-      done += size;
+  // Not understood, but damage anywhere in the file is told, and a short one is carried along.
+  Result<> take_foreign(const Frame& frame) {
+    const SectionHeader& section = frame.header;
+    STASIS_TRY(count_metadata(section, kMostMetadataBytes));
+    if (section.length <= kMostOtherBytes) {
+      std::vector<u8> body(section.length);
+      STASIS_TRY(source_.read(frame.body, body));
+      if (digest_of(body) != section.digest) return damaged(in(section.name) + " does not match its digest"), Result<>{};
+      if (const auto clear = opened(section.name, body)) out_.image.foreign.push_back({section.name, section.version, {clear->begin(), clear->end()}});
+      return {};
     }
-    if (hasher.result() != frame.header.digest) damaged(in(frame.header.name) + " does not match its digest");
+    Hasher hasher;
+    std::vector<u8> block(kMiB);
+    for (u64 done = 0; done < section.length;) {
+      const MutableBytes piece = MutableBytes(block).first(std::min<u64>(block.size(), section.length - done));
+      STASIS_TRY(source_.read(frame.body + done, piece));
+      hasher.add(piece);
+      done += piece.size();
+    }
+    if (hasher.result() != section.digest) damaged(in(section.name) + " does not match its digest");
     return {};
   }
 
   Result<> take_ram(const Frame& frame) {
-    const u64 size = frame.header.length;
-    if (size == 0 || size % kPageSize || size > kMostRam)
-      return bad(fmt::format("section '{}' has {} bytes, allowed are whole pages up to {} GiB", kRam, size, kMostRam / kGiB));
-    if (frame.body % kPageSize) return bad(fmt::format("section '{}' begins at byte {}, wanted is a multiple of {}", kRam, frame.body, kPageSize));
+    const bool blocks = frame.header.flags & kBlocks;
+    if (source_.arriving() && !problems_.empty()) return refusal();  // before a byte of RAM is waited for
+    if (!blocks) {
+      const u64 size = frame.header.length;
+      if (size == 0 || size % kPageSize || size > kMostRam)
+        return bad(fmt::format("section '{}' has {} bytes, allowed are whole pages up to {} GiB", kRam, size, kMostRam / kGiB));
+      if (frame.body % kPageSize) return bad(fmt::format("section '{}' begins at byte {}, wanted is a multiple of {}", kRam, frame.body, kPageSize));
+      out_.image.ram_size = size;
+    }
     if (frame.header.digest != Digest{}) damaged(fmt::format("section '{}' has a digest of its own", kRam));
-    out_.image.ram_size = size;
     out_.ram_offset = frame.body;
+    out_.ram_end = frame.end;
+    in_blocks_ = blocks;
     return {};
   }
 
   u64 most_bytes(std::string_view name, bool part) const {
-    if (name == kRamIndex) return out_.image.ram_size / kPageSize / kChunkPages * kChunkRecord + 4096;
+    if (name == kRamIndex) return out_.image.ram_size ? out_.image.ram_size / kPageSize * (8 + 2) + 8192 : kMostMetadataBytes;
     return part ? kMostPartBytes : kMostOtherBytes;
   }
 
@@ -243,19 +217,39 @@ class Decoder {
 
   Result<> take_body(const Frame& frame, const ListedPart* part) {
     const SectionHeader& section = frame.header;
-    const u64 most = most_bytes(section.name, part);
-    STASIS_TRY(count_metadata(section, most));
-    if (out_.ram_offset && section.name != kRamIndex) damaged(in(section.name) + " comes after the RAM");
-    const MutableBytes body = room_for(section.length);
-    STASIS_TRY(source_.read(frame.body, body));
-    if (digest_of(body) != section.digest) return damaged(in(section.name) + " does not match its digest"), Result<>{};
-    if (auto understood = understand(frame, body, part); !understood) {
-      if (section.name == kParts || section.name == kProducer) return understood;
+    STASIS_TRY(count_metadata(section, most_bytes(section.name, part)));
+    if (out_.ram_offset && part) damaged(in(section.name) + " comes after the RAM");
+    if (part && !options_.bulk && section.length > kBulk && header_.major > 0) {
+      if (out_.encrypted && !out_.cipher) return {};
+      out_.image.parts.push_back({.path = part->path, .schema = {.kind = part->kind, .version = static_cast<u16>(part->version), .fields = {}}, .state = {},
+                                  .left_out = true});
+      return {};
+    }
+    const MutableBytes stored = room_for(section.length);
+    STASIS_TRY(source_.read(frame.body, stored));
+    if (digest_of(stored) != section.digest) return damaged(in(section.name) + " does not match its digest"), Result<>{};
+    const auto body = opened(section.name, stored);
+    if (!body) return {};
+    if (auto understood = understand(frame, *body, part); !understood) {
+      if (section.name == kParts || section.name == kProducer || section.name == kEncryption) return understood;
       problems_.push_back(understood.error());
       problems_.back().message = fmt::format("{}: {}", in(section.name), problems_.back().message);
       problems_.back().object = object_;
     }
     return {};
+  }
+
+  // The clear body; none: it cannot be had, which is said once.
+  std::optional<MutableBytes> opened(const std::string& name, MutableBytes stored) {
+    if (!out_.encrypted || name == kProducer || name == kEncryption || name == kSeal) return stored;
+    if (!out_.cipher) {
+      if (!locked_) damaged("is encrypted, but has no section 'encryption' before the first encrypted one");
+      locked_ = true;
+      return {};
+    }
+    auto clear = out_.cipher->open_section(name, stored);
+    if (!clear) damaged(in(name) + " is not what was encrypted with this key");
+    return clear;
   }
 
   // Kernels are large, and touching new memory page by page takes longer than reading them.
@@ -273,21 +267,26 @@ class Decoder {
   Result<> understand(const Frame& frame, Bytes body, const ListedPart* part) {
     const std::string& name = frame.header.name;
     const std::string where = fmt::format("{}: {}", object_, in(name));
+    if (name == kSeal) return check_seal(body);
     STASIS_TRY_SET(cbor::Value value, decode_body(body, where));
     if (name == kProducer) {
       STASIS_TRY_SET(out_.image.producer, producer_from(value, where));
       out_.image.producer.uuid = header_.uuid;
+    } else if (name == kEncryption) {
+      STASIS_TRY_SET(const EncryptionInfo info, encryption_from(value, where));
+      return unlock(info);
     } else if (name == kMachine) {
       STASIS_TRY_SET(out_.image.machine, part_from(std::move(value), name, where));
     } else if (name == kParts) {
       STASIS_TRY_SET(parts_, parts_from(value, where));
     } else if (name == kHost) {
       STASIS_TRY_SET(out_.image.host, host_from(value, where));
+    } else if (name == kParent) {
+      STASIS_TRY_SET(out_.parent_link, parent_from(value, where));
+    } else if (name == kNotes) {
+      STASIS_TRY_SET(out_.image.notes, notes_from(value, where));
     } else if (name == kRamIndex) {
-      if (frame.at != commit_.index_offset) damaged(fmt::format("the commit record says that {} is at byte {}, it is at {}", in(name), commit_.index_offset, frame.at));
-      STASIS_TRY_SET(Index index, index_from(value, out_.image.ram_size / kPageSize, where));
-      out_.nonzero = std::move(index.nonzero);
-      out_.chunk_digests = std::move(index.chunk_digests);
+      return take_index(frame, value, where);
     } else {
       STASIS_ASSERT(part);
       STASIS_TRY_SET(PartRecord record, part_from(std::move(value), name, where));
@@ -300,20 +299,76 @@ class Decoder {
     return {};
   }
 
+  Result<> unlock(const EncryptionInfo& info) {
+    if (!out_.encrypted) return bad("has a section 'encryption', but its header does not say that it is encrypted");
+    if (!options_.key)
+      return fail(ErrorCode::usage, object_, fmt::format("is encrypted ({})", written_by(out_.image.producer)), "give its key: --decrypt-key FILE");
+    Cipher cipher(*options_.key, info.salt);
+    if (cipher.check() != info.check)
+      return fail(ErrorCode::usage, object_, fmt::format("was encrypted with another key ({})", written_by(out_.image.producer)), "give the key that it was saved with: --decrypt-key FILE");
+    out_.cipher.emplace(cipher);
+    return {};
+  }
+
+  Result<> check_seal(Bytes body) {
+    sealed_ = true;
+    if (!out_.cipher) return bad("has a seal, but is not encrypted");
+    if (!std::ranges::equal(body, out_.cipher->seal_of_headers(headers_))) return bad("its sections are not those that were encrypted with this key");
+    return {};
+  }
+
+  Result<> take_index(const Frame& frame, const cbor::Value& value, const std::string& where) {
+    if (!out_.ram_offset) return bad("section 'memory/ram/index' comes before 'memory/ram'");
+    if (commit_.index_offset && frame.at != commit_.index_offset) damaged(fmt::format("the commit record says that {} is at byte {}, it is at {}", in(kRamIndex), commit_.index_offset, frame.at));
+    index_at_ = frame.at;
+    if (in_blocks_) {
+      STASIS_TRY_SET(const u64 pages, BodyMap(value, where).number("pages"));
+      if (pages == 0 || pages > kMostRam / kPageSize)
+        return fail(ErrorCode::bad_file, where, fmt::format("field 'pages' is {}, allowed are 1 to {}", pages, kMostRam / kPageSize), kDamaged);
+      out_.image.ram_size = pages * kPageSize;
+    }
+    STASIS_TRY_SET(out_.ram, ram_index_from(value, out_.image.ram_size / kPageSize, out_.parent_link.has_value(), where));
+    if ((out_.ram.encoding == Encoding::packed) != in_blocks_)
+      return fail(ErrorCode::bad_file, where, fmt::format("field 'encoding' is '{}', which the region is not", name_of(out_.ram.encoding)), kDamaged);
+    for (u64 i = 0; in_blocks_ && i < out_.ram.chunks.size(); ++i) {
+      const ChunkRecord& chunk = out_.ram.chunks[i];
+      if (chunk.present && (chunk.block % 8 || chunk.block < out_.ram_offset || chunk.block > out_.ram_end || out_.ram_end - chunk.block < kBlockHeaderSize + chunk.stored_bytes))
+        return fail(ErrorCode::bad_file, where, fmt::format("chunk {} has its block at byte {}, which is not in the region", i, chunk.block), kDamaged);
+    }
+    return {};
+  }
+
   void check_whole() {
     for (const std::string_view wanted : {kProducer, kMachine, kParts, kHost, kRam, kRamIndex})
       if (std::ranges::find(out_.sections, wanted, &SectionInfo::name) == out_.sections.end()) damaged(in(wanted) + " is missing");
+    if (out_.encrypted && !sealed_) damaged(in(kSeal) + " is missing");
+    if (index_at_ != commit_.index_offset) damaged("the commit record does not say where the index of the RAM is");
     std::ranges::sort(out_.image.parts, {}, &PartRecord::path);
     for (const ListedPart& part : parts_)
       if (!std::ranges::binary_search(out_.image.parts, part.path, {}, &PartRecord::path)) damaged(in(part.path) + " is missing");
   }
 
+  void finish() {
+    out_.file_bytes = commit_.length;
+    out_.root = hex(commit_.root);
+    if (header_.major == 0) out_.ram.content = content_digest(out_);  // 0.1 has none in its index
+    for (const ChunkRecord& chunk : out_.ram.chunks) {
+      out_.nonzero.push_back(chunk.nonzero);
+      out_.chunk_digests.insert(out_.chunk_digests.end(), chunk.content.begin(), chunk.content.end());
+    }
+  }
+
   const Source& source_;
   const std::string& object_;
+  const OpenOptions& options_;
+  FrameReader frames_;
   FileHeader header_;
   CommitRecord commit_;
-  u64 end_ = 0;  // of the sections
-  u64 metadata_ = 0;
+  Hasher root_;
+  std::vector<u8> headers_;  // of an encrypted file: what its seal is over
+  u64 end_ = 0;              // of the sections, at the latest
+  u64 metadata_ = 0, index_at_ = 0;
+  bool in_blocks_ = false, sealed_ = false, locked_ = false;
   struct Free {
     void operator()(u8* memory) const { std::free(memory); }
   };
@@ -326,8 +381,28 @@ class Decoder {
 
 }  // namespace
 
-Result<Decoded> decode(const Source& source, const std::string& object) { return Decoder(source, object).run(); }
+Digest content_digest(const Decoded& decoded) {
+  MachineDigest out(decoded.image.ram_size);
+  for (u64 i = 0; i < decoded.ram.chunks.size(); ++i)
+    if (const ChunkRecord& chunk = decoded.ram.chunks[i]; chunk.nonzero) out.add_chunk(i, chunk.nonzero, chunk.content);
+  for (const PartRecord& part : decoded.image.parts) out.add_part(part.path, digest_of(cbor::encode(part.state)));
+  return out.result();
+}
 
-Result<Identity> identify(const Source& source, const std::string& object) { return Decoder(source, object).identify(); }
+Result<Decoded> decode(const Source& source, const std::string& object, const OpenOptions& options) {
+  return Decoder(source, object, options).run();
+}
+
+// Header, and the producer as far as it can be read: both keep their form in every version.
+Result<Identity> identify(const Source& source, const std::string& object) {
+  const FrameReader frames(source, object);
+  STASIS_TRY_SET(const FileHeader header, frames.header());
+  Identity out{.format_major = header.major, .format_minor = header.minor, .producer = {}};
+  if (auto producer = frames.producer()) out.producer = std::move(*producer);
+  out.producer.uuid = header.uuid;
+  out.complete = frames.commit_at_end(header).has_value();
+  out.encrypted = header.major == kFormatMajor && header.flags & kEncrypted;
+  return out;
+}
 
 }  // namespace stasis::snapshot

@@ -6,15 +6,15 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/text.hpp"
 #include "snapshot/bodies.hpp"
 #include "snapshot/format.hpp"
+#include "snapshot/output.hpp"
+#include "snapshot/ram_writer.hpp"
+#include "snapshot/reader.hpp"
 
 namespace stasis::snapshot {
 namespace {
-
-constexpr u64 kLongestWrite = 4 * kMiB;
-constexpr u64 kProgressStep = 4 * kMiB;
-constexpr u8 kZeros[64] = {};
 
 struct Section {
   SectionHeader header;
@@ -23,42 +23,54 @@ struct Section {
 
 class Encoder {
  public:
-  Encoder(Sink& sink, const Image& image, const RamSource& ram, SaveProgress* progress)
-      : sink_(sink), image_(image), ram_(ram), progress_(progress), machine_digest_(ram.size) {}
+  Encoder(Sink& sink, const Image& image, const RamSource& ram, SaveProgress* progress, const SaveOptions& options)
+      : sink_(sink), image_(image), ram_(ram), options_(options), out_(sink, progress), machine_digest_(ram.size) {
+    if (options.key) cipher_.emplace(*options.key, random_salt());
+  }
 
   Result<SaveReport> run() {
     STASIS_TRY(check());
-    plan();
+    RamWriter ram(ram_, options_, cipher_ ? &*cipher_ : nullptr);
+    plan(ram);
     STASIS_TRY(check_sizes());
-    STASIS_TRY(sink_.announce(file_bytes_, total_));
-    STASIS_TRY(tell(0));
-    const auto header = to_bytes(FileHeader{.uuid = image_.producer.uuid, .length = file_bytes_});
-    root_.add(header);
-    STASIS_TRY(write(header));
+    STASIS_TRY(sink_.announce(file_bytes_, most_stored_));
+    STASIS_TRY(out_.tell(0));
+    const auto header = to_bytes(FileHeader{.uuid = image_.producer.uuid, .length = file_bytes_, .flags = cipher_ ? u32{kEncrypted} : 0});
+    add_to_root(header);
+    STASIS_TRY(out_.write(header));
     for (Section& section : before_) STASIS_TRY(put(std::move(section)));
-    STASIS_TRY(put_ram());
-    const u64 index_offset = position_;
-    STASIS_TRY(put({named(std::string(kRamIndex), {}), cbor::encode(index_body(pages(), std::move(chunks_)))}));
+    STASIS_TRY(put_header(ram_header_));
+    STASIS_TRY(ram.run(out_));
+    finish_digest(ram.index());
+    const u64 index_offset = out_.position();
+    STASIS_TRY(put(section_of(kRamIndex, cbor::encode(to_value(ram.index())))));
+    for (Section& section : after_) STASIS_TRY(put(std::move(section)));
+    if (cipher_) STASIS_TRY(put(seal()));
     STASIS_TRY(sink_.settle());
-    const CommitRecord commit{.length = file_bytes_, .index_offset = index_offset, .sections = sections_, .root = root_.result()};
-    STASIS_TRY(write(to_bytes(commit)));
-    STASIS_ASSERT(position_ == file_bytes_);
-    STASIS_TRY(tell(total_));
-    return SaveReport{.file_bytes = file_bytes_, .stored_bytes = stored_, .pages_present = pages_present_,
-                      .root = hex(commit.root), .digest = machine_digest_.result()};
+    const CommitRecord commit{.length = out_.position() + kCommitSize, .index_offset = index_offset, .sections = sections_, .root = root_.result()};
+    STASIS_TRY(out_.write(to_bytes(commit)));
+    STASIS_ASSERT(!file_bytes_ || out_.position() == file_bytes_);
+    STASIS_TRY(out_.finish());
+    return report(ram.index(), commit);
   }
 
  private:
-  u64 pages() const { return ram_.size / kPageSize; }
-  u64 chunks() const { return (pages() + kChunkPages - 1) / kChunkPages; }
-
-  static SectionHeader named(std::string name, Digest digest) { return {.name = std::move(name), .digest = digest}; }
-
   Result<> check() {
     if (ram_.size == 0 || ram_.size % kPageSize || ram_.size > kMostRam || ram_.size != image_.ram_size ||
-        ram_.maybe_nonzero.size() != chunks())
+        ram_.maybe_nonzero.size() != (ram_.size / kPageSize + kChunkPages - 1) / kChunkPages)
       return fail(ErrorCode::state, "snapshot", fmt::format("RAM has {} bytes with {} words of page map, the machine says {} bytes",
                                                             ram_.size, ram_.maybe_nonzero.size(), image_.ram_size));
+    if (options_.key && options_.encoding == Encoding::mapped)
+      return fail(ErrorCode::usage, "snapshot", "the mapped encoding cannot be encrypted", "use the packed encoding");
+    if (options_.level < 0 || options_.level > kMostLevel)
+      return fail(ErrorCode::usage, "snapshot", fmt::format("the level is {}, allowed are 0 (not compressed) to {}", options_.level, kMostLevel), "use 1 or 3");
+    if (options_.parent && options_.parent->image.ram_size != ram_.size)
+      return fail(ErrorCode::usage, options_.parent->path, fmt::format("has {} MiB of RAM, the machine {} MiB: it cannot be its parent",
+                                                                       options_.parent->image.ram_size / kMiB, ram_.size / kMiB), "save without a parent");
+    return check_names();
+  }
+
+  Result<> check_names() {
     for (const PartRecord& part : image_.parts) parts_.push_back(&part);
     std::ranges::sort(parts_, {}, [](const PartRecord* part) { return std::string_view(part->path); });
     for (std::size_t i = 0; i < parts_.size(); ++i) {
@@ -66,39 +78,49 @@ class Encoder {
         return fail(ErrorCode::state, "snapshot", fmt::format("'{}' cannot be the path of a part", parts_[i]->path));
       if (i > 0 && parts_[i]->path == parts_[i - 1]->path)
         return fail(ErrorCode::state, "snapshot", fmt::format("two parts have the path '{}'", parts_[i]->path));
+      STASIS_ASSERT(!parts_[i]->left_out);
     }
     return {};
   }
 
-  void add(std::string_view name, cbor::ByteString body) {
-    before_.push_back({named(std::string(name), {}), std::move(body)});
+  // As it goes to the file: sealed where there is a key. The digest is of what is stored.
+  Section section_of(std::string_view name, cbor::ByteString body, u32 flags = kCritical, u16 version = 1) const {
+    const bool clear = !cipher_ || name == kProducer || name == kEncryption || name == kSeal;
+    Section out{{.name = std::string(name), .version = version, .flags = flags}, clear ? std::move(body) : cipher_->seal_section(std::string(name), body)};
+    out.header.length = out.body.size();
+    return out;
   }
 
-  // Encodes what comes before RAM, and so knows the length of the file before its first byte.
-  void plan() {
-    add(kProducer, cbor::encode(producer_body(image_.producer)));
-    add(kMachine, part_body(image_.machine.schema, cbor::encode(image_.machine.state)));
-    add(kParts, cbor::encode(parts_body(parts_)));
-    add(kHost, cbor::encode(host_body(image_.host)));
+  // Encodes what is not RAM, and so knows the length of a mapped file before its first byte.
+  void plan(RamWriter& ram) {
+    before_.push_back(section_of(kProducer, cbor::encode(producer_body(image_.producer))));
+    if (cipher_) before_.push_back(section_of(kEncryption, cbor::encode(encryption_body({cipher_->salt(), cipher_->check()}))));
+    before_.push_back(section_of(kMachine, part_body(image_.machine.schema, cbor::encode(image_.machine.state))));
+    before_.push_back(section_of(kParts, cbor::encode(parts_body(parts_))));
+    before_.push_back(section_of(kHost, cbor::encode(host_body(image_.host))));
+    if (options_.parent) before_.push_back(section_of(kParent, cbor::encode(parent_body(link_to(*options_.parent)))));
     for (const PartRecord* part : parts_) {
       const cbor::ByteString state = cbor::encode(part->state);
       machine_digest_.add_part(part->path, digest_of(state));
-      add(part->path, part_body(part->schema, state));
+      before_.push_back(section_of(part->path, part_body(part->schema, state)));
     }
-    chunks_.resize(chunks() * kChunkRecord);
+    if (!image_.notes.empty()) after_.push_back(section_of(kNotes, cbor::encode(notes_body(image_.notes)), 0));
+    for (const ForeignSection& foreign : image_.foreign) after_.push_back(section_of(foreign.name, foreign.body, 0, foreign.version));
+
+    const bool mapped = options_.encoding == Encoding::mapped;
+    ram_header_ = {.name = std::string(kRam), .flags = kCritical | kRegion, .alignment = mapped ? u32{kPageSize} : u32{kLeastAlignment}, .length = ram_.size};
+    if (!mapped) ram_header_.flags |= kBlocks, ram_header_.length = kUnknownLength;
     u64 at = kHeaderSize;
-    for (Section& section : before_) {
-      section.header.length = section.body.size();
-      at = section.header.end(at);
-    }
-    total_ = at;
-    ram_header_ = {.name = std::string(kRam), .flags = kCritical | kRegion, .alignment = kPageSize, .length = ram_.size};
+    for (const Section& section : before_) at = section.header.end(at);
+    most_stored_ = at + ram.bytes_at_most();
+    out_.expect(most_stored_);
+    const u64 index_bytes = cbor::encode(to_value(ram.index())).size();
+    most_stored_ += index_bytes + (mapped ? 0 : ram.index().chunks.size() * (kBlockHeaderSize + 8));
+    if (!mapped) return;
     at = ram_header_.end(at);
-    SectionHeader index = named(std::string(kRamIndex), {});
-    index.length = cbor::encode(index_body(pages(), chunks_)).size();
-    file_bytes_ = index.end(at) + kCommitSize;
-    total_ += file_bytes_ - at;
-    for (u64 i = 0; i < chunks(); ++i) total_ += kPageSize * static_cast<u64>(std::popcount(maybe_nonzero(i)));
+    at = SectionHeader{.name = std::string(kRamIndex), .length = index_bytes}.end(at);
+    for (const Section& section : after_) at = section.header.end(at);
+    file_bytes_ = at + kCommitSize;
   }
 
   // Nothing is written that a reader would refuse for its size.
@@ -115,135 +137,76 @@ class Encoder {
     return {};
   }
 
-  u64 maybe_nonzero(u64 chunk) const {
-    const u64 in_chunk = std::min(pages() - chunk * kChunkPages, kChunkPages);
-    return ram_.maybe_nonzero[chunk] & (in_chunk == 64 ? ~0ull : (1ull << in_chunk) - 1);
-  }
-
-  Result<> write(Bytes bytes) {
-    position_ += bytes.size();
-    stored_ += bytes.size();
-    return sink_.write(bytes);
-  }
-
-  Result<> pad_to(u64 offset) {
-    if (offset - position_ >= sizeof kZeros) {
-      const u64 gap = offset - position_;
-      position_ = offset;
-      return sink_.skip_hole(gap);
-    }
-    return offset == position_ ? Result<>{} : write({kZeros, offset - position_});
+  void add_to_root(Bytes header) {
+    root_.add(header);
+    if (cipher_) headers_.insert(headers_.end(), header.begin(), header.end());
   }
 
   Result<> put_header(const SectionHeader& header) {
-    const u64 at = position_;
+    const u64 at = out_.position();
     const std::vector<u8> bytes = to_bytes(header);
-    root_.add(bytes);
+    add_to_root(bytes);
     ++sections_;
-    STASIS_TRY(write(bytes));
-    return pad_to(header.body_offset(at));
+    STASIS_TRY(out_.write(bytes));
+    return out_.pad_to(header.body_offset(at));
   }
 
   Result<> put(Section section) {
-    section.header.length = section.body.size();
     section.header.digest = digest_of(section.body);
     STASIS_TRY(put_header(section.header));
-    STASIS_TRY(write(section.body));
-    STASIS_TRY(pad_to(align_up(position_, 8)));
-    return step(section.body.size());
+    STASIS_TRY(out_.write(section.body));
+    STASIS_TRY(out_.pad_to(align_up(out_.position(), 8)));
+    return out_.step(section.body.size());
   }
 
-  Result<> put_ram() {
-    STASIS_TRY(put_header(ram_header_));
-    ram_offset_ = position_;
-    for (u64 chunk = 0; chunk < chunks(); ++chunk) {
-      const u64 maybe = maybe_nonzero(chunk);
-      if (!maybe) continue;
-      const u64 present = hash_chunk(chunk, maybe);
-      STASIS_TRY(queue_chunk(chunk, present));
-      STASIS_TRY(step(kPageSize * static_cast<u64>(std::popcount(maybe))));
+  Section seal() const {
+    const auto seal = cipher_->seal_of_headers(headers_);
+    return section_of(kSeal, {seal.begin(), seal.end()});
+  }
+
+  void finish_digest(RamIndex& index) {
+    for (u64 i = 0; i < index.chunks.size(); ++i)
+      if (index.chunks[i].nonzero) machine_digest_.add_chunk(i, index.chunks[i].nonzero, index.chunks[i].content);
+    index.content = machine_digest_.result();
+  }
+
+  SaveReport report(const RamIndex& index, const CommitRecord& commit) const {
+    SaveReport out{.file_bytes = out_.position(), .stored_bytes = out_.stored(), .root = hex(commit.root), .digest = hex(index.content)};
+    for (const ChunkRecord& chunk : index.chunks) {
+      out.pages_present += static_cast<u64>(std::popcount(chunk.present));
+      out.pages_nonzero += static_cast<u64>(std::popcount(chunk.nonzero));
     }
-    STASIS_TRY(flush_run());
-    return pad_to(ram_offset_ + ram_.size);
-  }
-
-  // Fills the chunk's record in the index; returns its pages that are not zero.
-  u64 hash_chunk(u64 chunk, u64 maybe) {
-    std::array<u8, kChunkPages * sizeof(Digest)> digests;
-    u64 present = 0, count = 0;
-    for (u64 rest = maybe; rest; rest &= rest - 1) {
-      const u64 bit = static_cast<u64>(std::countr_zero(rest)), index = chunk * kChunkPages + bit;
-      const u8* page = ram_.base + index * kPageSize;
-      if (is_zero_page(page)) continue;
-      const Digest digest = digest_of({page, kPageSize});
-      machine_digest_.add_page(index, digest);
-      std::ranges::copy(digest, digests.begin() + static_cast<std::ptrdiff_t>(count++ * sizeof(Digest)));
-      present |= 1ull << bit;
-    }
-    if (!present) return 0;
-    pages_present_ += count;
-    u8* record = &chunks_[chunk * kChunkRecord];
-    for (unsigned i = 0; i < 8; ++i) record[i] = static_cast<u8>(present >> (8 * i));
-    std::ranges::copy(digest_of(Bytes(digests).first(count * sizeof(Digest))), record + 16);
-    return present;
-  }
-
-  // Adjacent pages are written together, across chunks too.
-  Result<> queue_chunk(u64 chunk, u64 present) {
-    for (u64 rest = present; rest;) {
-      const unsigned first = static_cast<unsigned>(std::countr_zero(rest));
-      const unsigned count = static_cast<unsigned>(std::countr_one(rest >> first));
-      const u64 begin = (chunk * kChunkPages + first) * kPageSize, bytes = count * kPageSize;
-      if (begin != run_end_ || run_end_ - run_begin_ + bytes > kLongestWrite) {
-        STASIS_TRY(flush_run());
-        run_begin_ = begin;
-      }
-      run_end_ = begin + bytes;
-      rest = first + count == 64 ? 0 : rest & (~0ull << (first + count));
-    }
-    return {};
-  }
-
-  Result<> flush_run() {
-    if (run_begin_ == run_end_) return {};
-    STASIS_TRY(pad_to(ram_offset_ + run_begin_));
-    STASIS_TRY(write({ram_.base + run_begin_, run_end_ - run_begin_}));
-    run_begin_ = run_end_;
-    return {};
-  }
-
-  Result<> step(u64 bytes) {
-    done_ += bytes;
-    if (!progress_ || !progress_->step || done_ - told_ < kProgressStep) return {};
-    told_ = done_;
-    return tell(done_);
-  }
-
-  Result<> tell(u64 done) {
-    if (!progress_ || !progress_->step || progress_->step(std::min(done, total_), total_)) return {};
-    return fail(ErrorCode::cancelled, "snapshot", "saving was cancelled");
+    return out;
   }
 
   Sink& sink_;
   const Image& image_;
   const RamSource& ram_;
-  SaveProgress* progress_;
+  const SaveOptions& options_;
+  Output out_;
+  std::optional<Cipher> cipher_;
   MachineDigest machine_digest_;
   Hasher root_;
+  std::vector<u8> headers_;  // what the seal is over
   std::vector<const PartRecord*> parts_;
-  std::vector<Section> before_;
+  std::vector<Section> before_, after_;  // the RAM
   SectionHeader ram_header_;
-  std::vector<u8> chunks_;
-  u64 file_bytes_ = 0, total_ = 0, done_ = 0, told_ = 0;
-  u64 position_ = 0, stored_ = 0, ram_offset_ = 0, pages_present_ = 0;
-  u64 run_begin_ = 0, run_end_ = 0;  // RAM offsets of what is to be written next
+  u64 file_bytes_ = 0, most_stored_ = 0;  // 0: not known before the end
   u32 sections_ = 0;
 };
 
 }  // namespace
 
-Result<SaveReport> encode(Sink& sink, const Image& image, const RamSource& ram, SaveProgress* progress) {
-  return Encoder(sink, image, ram, progress).run();
+// A hint that a reader would refuse is none: names of files may have any bytes.
+ParentLink link_to(const OpenSnapshot& parent) {
+  const std::size_t slash = parent.path.rfind('/');
+  std::string file = slash == parent.path.npos ? parent.path : parent.path.substr(slash + 1);
+  if (printable(file) != file || file.find('\n') != file.npos) file.clear();
+  return {.content = parent.ram.content, .uuid = parent.image.producer.uuid, .file = std::move(file)};
+}
+
+Result<SaveReport> encode(Sink& sink, const Image& image, const RamSource& ram, SaveProgress* progress, const SaveOptions& options) {
+  return Encoder(sink, image, ram, progress, options).run();
 }
 
 }  // namespace stasis::snapshot

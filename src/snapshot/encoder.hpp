@@ -7,6 +7,6 @@
 namespace stasis::snapshot {
 
 // Everything but the commit record is settled in the sink before that record is written.
-Result<SaveReport> encode(Sink& sink, const Image& image, const RamSource& ram, SaveProgress* progress);
+Result<SaveReport> encode(Sink& sink, const Image& image, const RamSource& ram, SaveProgress* progress, const SaveOptions& options = {});
 
 }  // namespace stasis::snapshot

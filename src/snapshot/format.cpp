@@ -99,6 +99,23 @@ std::array<u8, kCommitSize> to_bytes(const CommitRecord& record) {
   return out;
 }
 
+std::array<u8, kBlockHeaderSize> to_bytes(const BlockHeader& block) {
+  std::array<u8, kBlockHeaderSize> out{};
+  copy_to(out.data(), kBlockMagic);
+  put(&out[4], block.stored, 4);
+  put(&out[8], block.chunk, 8);
+  copy_to(&out[16], block.digest);
+  return out;
+}
+
+Digest block_digest(const BlockHeader& block, Bytes stored) {
+  Hasher hasher;
+  const auto bytes = to_bytes(block);
+  hasher.add(Bytes(bytes).first(16));
+  hasher.add(stored);
+  return hasher.result();
+}
+
 Result<FileHeader> header_from(Bytes bytes, const std::string& object) {
   if (!starts_with(bytes, kMagic)) return not_ours(bytes, object);
   if (bytes.size() < kHeaderSize)
@@ -152,6 +169,20 @@ Result<CommitRecord> commit_from(Bytes bytes, const std::string& object) {
                       .sections = static_cast<u32>(get(bytes, 24, 4)), .root = digest_at(bytes, 32)};
 }
 
+bool is_commit(Bytes bytes) { return starts_with(bytes, kCommitMagic); }
+
+Result<BlockHeader> block_from(Bytes bytes, u64 chunks, const std::string& object) {
+  if (!starts_with(bytes, kBlockMagic)) return fail(ErrorCode::bad_file, object, "no block begins here", kDamaged);
+  const BlockHeader out{.chunk = get(bytes, 8, 8), .stored = static_cast<u32>(get(bytes, 4, 4)), .digest = digest_at(bytes, 16)};
+  if (out.chunk == BlockHeader::kEnd && out.stored == 0) return out;
+  if (out.chunk >= chunks || out.stored == 0 || out.stored > kChunkBytes + kMostCipherBytes)
+    return fail(ErrorCode::bad_file, object,
+                fmt::format("a block has chunk {} and {} bytes, allowed are chunks below {} and 1 to {} bytes", out.chunk, out.stored, chunks,
+                            kChunkBytes + kMostCipherBytes),
+                kDamaged);
+  return out;
+}
+
 bool is_section_name(std::string_view name) {
   if (name.empty() || name.size() > kLongestName || name.front() == '/' || name.back() == '/') return false;
   if (name.find("//") != name.npos) return false;
@@ -162,8 +193,8 @@ bool is_section_name(std::string_view name) {
 }
 
 bool is_reserved_name(std::string_view name) {
-  return name == kProducer || name == kMachine || name == kParts || name == kHost || name == "memory" || name == "parent" ||
-         name.starts_with("memory/") || name.starts_with("disk/");
+  return name == kProducer || name == kMachine || name == kParts || name == kHost || name == kEncryption || name == kParent ||
+         name == kNotes || name == kSeal || name == "memory" || name == "disk" || name.starts_with("memory/") || name.starts_with("disk/");
 }
 
 }  // namespace stasis::snapshot

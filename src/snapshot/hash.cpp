@@ -21,7 +21,7 @@ Digest canonical(XXH128_hash_t hash) {
 }
 
 alignas(64) constexpr u8 kZeroPage[kPageSize] = {};
-constexpr char kDomain[16] = "stasis digest 1";  // 15 characters and a zero byte
+constexpr char kDomain[16] = "stasis digest 2";  // 15 characters and a zero byte
 
 }  // namespace
 
@@ -48,19 +48,25 @@ Digest Hasher::result() const { return canonical(XXH3_128bits_digest(state_.get(
 
 bool is_zero_page(const u8* page) { return std::memcmp(page, kZeroPage, kPageSize) == 0; }
 
+void MachineDigest::add_chunk(u64 chunk, u64 nonzero, const Digest& content) {
+  chunks_.add_u64(chunk);
+  chunks_.add_u64(nonzero);
+  chunks_.add(content);
+}
+
 void MachineDigest::add_part(const std::string& path, const Digest& state) {
   parts_.add_u64(path.size());
   parts_.add({reinterpret_cast<const u8*>(path.data()), path.size()});
   parts_.add(state);
 }
 
-std::string MachineDigest::result() const {
+Digest MachineDigest::result() const {
   Hasher all;
   all.add({reinterpret_cast<const u8*>(kDomain), sizeof kDomain});
   all.add_u64(ram_size_);
-  all.add(pages_.result());
+  all.add(chunks_.result());
   all.add(parts_.result());
-  return hex(all.result());
+  return all.result();
 }
 
 }  // namespace stasis::snapshot

@@ -32,22 +32,19 @@ class Hasher {
 // True when all 4096 bytes are zero.
 bool is_zero_page(const u8* page);
 
-// The canonical digest (docs/format.md), fed page by page and part by part.
+// The content digest (docs/format.md), fed chunk by chunk and part by part.
 class MachineDigest {
  public:
   explicit MachineDigest(u64 ram_size) : ram_size_(ram_size) {}
-  // Ascending, non-zero pages only.
-  void add_page(u64 index, const Digest& content) {
-    pages_.add_u64(index);
-    pages_.add(content);
-  }
+  // Ascending, chunks with a page that is not zero only. `content`: digest of the digests of those pages.
+  void add_chunk(u64 chunk, u64 nonzero, const Digest& content);
   // Ascending by path. `state`: digest of the canonical CBOR of its state.
   void add_part(const std::string& path, const Digest& state);
-  std::string result() const;
+  Digest result() const;
 
  private:
   u64 ram_size_;
-  Hasher pages_;
+  Hasher chunks_;
   Hasher parts_;
 };
 

@@ -5,10 +5,10 @@
 #include <sys/random.h>
 
 #include <algorithm>
-#include <bit>
 
 #include "base/error.hpp"
 #include "snapshot/hash.hpp"
+#include "snapshot/ram_hash.hpp"
 
 namespace stasis::snapshot {
 
@@ -33,18 +33,16 @@ std::string digest(const Image& image, const RamSource& ram) {
   const u64 pages = ram.size / kPageSize;
   STASIS_ASSERT(ram.size % kPageSize == 0 && ram.maybe_nonzero.size() == (pages + 63) / 64);
   MachineDigest out(ram.size);
-  for (u64 word = 0; word < ram.maybe_nonzero.size(); ++word)
-    for (u64 rest = ram.maybe_nonzero[word]; rest; rest &= rest - 1) {
-      const u64 index = word * 64 + static_cast<u64>(std::countr_zero(rest));
-      if (index >= pages) break;
-      const u8* page = ram.base + index * kPageSize;
-      if (!is_zero_page(page)) out.add_page(index, digest_of({page, kPageSize}));
-    }
+  for (u64 chunk = 0; chunk < ram.maybe_nonzero.size(); ++chunk) {
+    const u64 in_chunk = std::min(pages - chunk * kChunkPages, kChunkPages);
+    const HashedChunk hashed = hash_chunk(ram.base + chunk * kChunkBytes, ram.maybe_nonzero[chunk] & (in_chunk == 64 ? ~0ull : (1ull << in_chunk) - 1));
+    if (hashed.nonzero) out.add_chunk(chunk, hashed.nonzero, hashed.content);
+  }
   std::vector<const PartRecord*> parts;
   for (const PartRecord& part : image.parts) parts.push_back(&part);
   std::ranges::sort(parts, {}, [](const PartRecord* part) { return std::string_view(part->path); });
   for (const PartRecord* part : parts) out.add_part(part->path, digest_of(cbor::encode(part->state)));
-  return out.result();
+  return hex(out.result());
 }
 
 }  // namespace stasis::snapshot

@@ -38,7 +38,24 @@ struct PartRecord {
   std::string path;
   state::Schema schema;  // kind and version are in it
   cbor::Value state;
+  bool left_out = false;  // too long for who asked: it has neither fields nor state here (OpenOptions::bulk)
   bool operator==(const PartRecord&) const = default;
+};
+
+// What somebody wrote onto a snapshot, or what a tool did to it. Not state: two files that differ in notes only hold one machine.
+struct Note {
+  std::string at;    // wall-clock time, as Producer::created_at
+  std::string by;    // program and version, or a person
+  std::string text;  // one line
+  bool operator==(const Note&) const = default;
+};
+
+// A section that this program does not know and may skip; it is carried along when a file is written anew.
+struct ForeignSection {
+  std::string name;
+  u16 version = 1;
+  std::vector<u8> body;
+  bool operator==(const ForeignSection&) const = default;
 };
 
 struct Image {
@@ -47,6 +64,8 @@ struct Image {
   std::vector<HostResource> host;
   std::vector<PartRecord> parts;  // in any order when saving; ascending by path when loaded
   u64 ram_size = 0;               // whole pages
+  std::vector<Note> notes;
+  std::vector<ForeignSection> foreign;
 };
 
 // Guest RAM that stands still. maybe_nonzero: one bit per page, 64 a word; a clear bit promises zeros unread.

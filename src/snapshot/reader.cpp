@@ -1,4 +1,4 @@
-// Snapshots as files: opening, and what reads the RAM.
+// Snapshots as files and streams: opening them, with their parents.
 #include "snapshot/reader.hpp"
 
 #include <fcntl.h>
@@ -6,18 +6,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <bit>
 #include <cerrno>
 
 #include "snapshot/format.hpp"
+#include "snapshot/stream_source.hpp"
 
 namespace stasis::snapshot {
 namespace {
 
 class FileSource : public Source {
  public:
-  FileSource(int fd, u64 size, const std::string& name) : fd_(fd), size_(size), name_(name) {}
+  FileSource(int fd, u64 size, std::string name) : fd_(fd), size_(size), name_(std::move(name)) {}
   u64 size() const override { return size_; }
   Result<> read(u64 offset, MutableBytes out) const override { return read_exactly_at(fd_, out, offset, name_); }
   u64 next_data(u64 offset) const override {
@@ -29,7 +28,7 @@ class FileSource : public Source {
  private:
   int fd_;
   u64 size_;
-  const std::string& name_;
+  std::string name_;
 };
 
 struct Opened {
@@ -42,105 +41,79 @@ Result<Opened> open_regular(const std::string& path) {
   struct stat info;
   if (::fstat(file.get(), &info) != 0) return fail_errno(path, "stat", errno);
   if (S_ISDIR(info.st_mode)) return fail(ErrorCode::usage, path, "is a directory, not a snapshot", "name a file");
-  if (!S_ISREG(info.st_mode)) return fail(ErrorCode::usage, path, "is no regular file", "copy the snapshot to a file first");
+  if (!S_ISREG(info.st_mode)) return fail(ErrorCode::usage, path, "is no regular file", "copy the snapshot to a file first, or give '-' and pipe it in");
   return Opened{std::move(file), static_cast<u64>(info.st_size)};
 }
 
-FileSource source_of(const OpenSnapshot& snapshot) { return {snapshot.file.get(), snapshot.file_bytes, snapshot.path}; }
-
-// Damaged chunks as ranges of RAM offsets; says the first few.
-class Damage {
- public:
-  void add(u64 begin, u64 end) {
-    if (!ranges_.empty() && ranges_.back().second == begin) ranges_.back().second = end;
-    else if (ranges_.size() < 8) ranges_.emplace_back(begin, end);
-    else more_ = true;
-  }
-  Result<> result(const std::string& object) const {
-    if (ranges_.empty()) return {};
-    std::string where;
-    for (const auto& [begin, end] : ranges_) where += fmt::format("{}{:#x} to {:#x}", where.empty() ? "" : ", ", begin, end - 1);
-    return fail(ErrorCode::bad_file, object,
-                fmt::format("section '{}' does not match its digests at RAM offsets {}{}", kRam, where, more_ ? " and more" : ""),
-                "the file is damaged: take another copy of it");
-  }
-
- private:
-  std::vector<std::pair<u64, u64>> ranges_;
-  bool more_ = false;
-};
-
-// Whether the pages of one chunk are as the index says; the non-zero ones go to `out`.
-bool chunk_is_whole(const Decoded& decoded, u64 chunk, Bytes data, MachineDigest& out) {
-  std::array<u8, kChunkPages * sizeof(Digest)> digests;
-  std::size_t used = 0;
-  bool whole = true;
-  for (u64 i = 0; i * kPageSize < data.size(); ++i) {
-    const u8* page = data.data() + i * kPageSize;
-    const bool zero = is_zero_page(page);
-    if (!(decoded.nonzero[chunk] >> i & 1)) {
-      whole &= zero;
-      continue;
-    }
-    whole &= !zero;  // docs/format.md: a page of zeros has the state zero
-    const Digest digest = digest_of({page, kPageSize});
-    out.add_page(chunk * kChunkPages + i, digest);
-    std::ranges::copy(digest, digests.begin() + static_cast<std::ptrdiff_t>(used));
-    used += sizeof(Digest);
-  }
-  const Digest found = used ? digest_of(Bytes(digests).first(used)) : Digest{};
-  return whole && std::ranges::equal(found, Bytes(decoded.chunk_digests).subspan(chunk * sizeof(Digest), sizeof(Digest)));
+std::string folder_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  return slash == path.npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
-bool has_no_digest(const Decoded& decoded, u64 chunk) {
-  return std::ranges::all_of(Bytes(decoded.chunk_digests).subspan(chunk * sizeof(Digest), sizeof(Digest)), [](u8 byte) { return byte == 0; });
+bool is_folder(const std::string& path) {
+  struct stat info;
+  return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-Result<> read_ram(const Source& source, const Decoded& decoded, const std::string& object, SaveProgress* progress, MachineDigest& out) {
-  const u64 size = decoded.image.ram_size;
-  constexpr u64 kChunkBytes = kChunkPages * kPageSize;
-  std::vector<u8> buffer(kChunkBytes);
-  Damage damage;
-  u64 data_from = 0;  // RAM offsets up to here are holes
-  for (u64 chunk = 0; chunk < decoded.nonzero.size(); ++chunk) {
-    const u64 begin = chunk * kChunkBytes, end = std::min(begin + kChunkBytes, size);
-    if (chunk % 64 == 0 && progress && progress->step && !progress->step(begin, size))
-      return fail(ErrorCode::cancelled, object, "reading was cancelled");
-    const bool all_zero = decoded.nonzero[chunk] == 0;
-    if (all_zero && data_from <= begin) data_from = source.next_data(decoded.ram_offset + begin) - decoded.ram_offset;
-    if (all_zero && data_from >= end && has_no_digest(decoded, chunk)) continue;
-    const MutableBytes data = MutableBytes(buffer).first(end - begin);
-    STASIS_TRY(source.read(decoded.ram_offset + begin, data));
-    if (!chunk_is_whole(decoded, chunk, data, out)) damage.add(begin, end);
+Result<OpenSnapshot> open_at_depth(const std::string& path, const OpenOptions& options, unsigned depth);
+
+// The parent where it may be: the first file that holds the content wanted.
+Result<std::shared_ptr<const OpenSnapshot>> find_parent(const OpenSnapshot& child, const OpenOptions& options, unsigned depth) {
+  const ParentLink& wanted = *child.parent_link;
+  const std::string object = "snapshot " + child.path;
+  if (depth >= kMostAncestors) return fail(ErrorCode::bad_file, object, fmt::format("has more than {} ancestors", kMostAncestors), "squash the chain");
+  std::vector<std::string> places;
+  for (const std::string& place : options.parents) places.push_back(is_folder(place) ? place + "/" + wanted.file : place);
+  places.push_back(folder_of(child.path) + "/" + wanted.file);
+  std::string tried;
+  for (const std::string& place : places) {
+    OpenOptions without_bulk = options;
+    without_bulk.bulk = false;
+    auto parent = open_at_depth(place, without_bulk, depth + 1);
+    if (parent && parent->ram.content == wanted.content && parent->image.ram_size == child.image.ram_size)
+      return std::make_shared<const OpenSnapshot>(std::move(*parent));
+    // A file of that name that is damaged, or whose own parent is missing, is worth more words than "not found".
+    tried += fmt::format("{}{}", tried.empty() ? "" : "; ", parent ? fmt::format("{} has content {}", place, hex(parent->ram.content)) : parent.error().text());
   }
-  if (progress && progress->step) (void)progress->step(size, size);
-  return damage.result(object);
+  return fail(ErrorCode::not_found, object,
+              fmt::format("its parent '{}' (content {}, uuid {}) was not found: {}", wanted.file, hex(wanted.content), uuid_text(wanted.uuid), tried),
+              "say where it is: --parent FILE or --parent FOLDER");
+}
+
+Result<> open_parent(OpenSnapshot& child, const OpenOptions& options, unsigned depth) {
+  if (!child.parent_link || !options.ancestors) return {};
+  STASIS_TRY_SET(child.parent, find_parent(child, options, depth));
+  return {};
+}
+
+Result<OpenSnapshot> open_at_depth(const std::string& path, const OpenOptions& options, unsigned depth) {
+  STASIS_TRY_SET(Opened opened, open_regular(path));
+  const auto source = std::make_shared<const FileSource>(opened.file.get(), opened.size, path);
+  STASIS_TRY_SET(Decoded decoded, decode(*source, path, options));
+  OpenSnapshot out{std::move(decoded), path, std::move(opened.file), source, nullptr};
+  STASIS_TRY(open_parent(out, options, depth));
+  return out;
 }
 
 }  // namespace
 
-Result<> verify_ram(const Source& source, const Decoded& decoded, const std::string& object, SaveProgress* progress) {
-  MachineDigest unused(decoded.image.ram_size);
-  return read_ram(source, decoded, object, progress, unused);
+Result<OpenSnapshot> open(const std::string& path, const OpenOptions& options) { return open_at_depth(path, options, 0); }
+
+Result<OpenSnapshot> open_stream(int fd, const std::string& name, const OpenOptions& options) {
+  STASIS_TRY_SET(const std::shared_ptr<StreamSource> source, StreamSource::create(fd, name));
+  STASIS_TRY_SET(Decoded decoded, decode(*source, name, options));
+  source->stop(decoded.file_bytes);
+  FileDescriptor memory(::fcntl(source->memory().get(), F_DUPFD_CLOEXEC, 0));
+  if (!memory) return fail_errno(name, "keep what arrived", errno);
+  OpenSnapshot out{std::move(decoded), name, std::move(memory), source, nullptr};
+  STASIS_TRY(open_parent(out, options, 0));
+  return out;
 }
 
-Result<std::string> digest(const Source& source, const Decoded& decoded, const std::string& object) {
-  MachineDigest out(decoded.image.ram_size);
-  STASIS_TRY(read_ram(source, decoded, object, nullptr, out));
-  for (const PartRecord& part : decoded.image.parts) out.add_part(part.path, digest_of(cbor::encode(part.state)));
-  return out.result();
-}
-
-Result<> verify_ram(const OpenSnapshot& snapshot, SaveProgress* progress) {
-  return verify_ram(source_of(snapshot), snapshot, snapshot.path, progress);
-}
-
-Result<std::string> digest(const OpenSnapshot& snapshot) { return digest(source_of(snapshot), snapshot, snapshot.path); }
-
-Result<OpenSnapshot> open(const std::string& path) {
-  STASIS_TRY_SET(Opened opened, open_regular(path));
-  STASIS_TRY_SET(Decoded decoded, decode(FileSource(opened.file.get(), opened.size, path), path));
-  return OpenSnapshot{std::move(decoded), path, std::move(opened.file)};
+const OpenSnapshot& root_of(const OpenSnapshot& snapshot) {
+  const OpenSnapshot* at = &snapshot;
+  while (at->parent) at = at->parent.get();
+  return *at;
 }
 
 Result<Identity> identify(const std::string& path) {

@@ -57,7 +57,7 @@ def copy(source, top):
         try:
             os.link(source.resolve(), target)
         except OSError:
-            shutil.copy(source, target)
+            shutil.copy2(source, target)
 
 
 def make_image(folder, path, room_mib):
@@ -125,7 +125,7 @@ def fill_base(top, sources):
     for source, place in sources.items():
         target = top / place
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, target)
+        shutil.copy2(source, target)
     (top / "usr/bin/python3").symlink_to(PYTHON.resolve().name)
     elf = [path for path in sources if path.suffix not in (".py", ".pyc", ".txt") and is_elf(path)]
     for library in libraries(elf):
@@ -135,8 +135,8 @@ def fill_base(top, sources):
         if not (top / "usr/bin" / applet).exists():
             (top / "usr/bin" / applet).symlink_to("busybox")
     for module in (NESTED / "modules").iterdir():
-        shutil.copy(module, top / "modules")
-    shutil.copy(HERE / "init", top / "init")
+        shutil.copy2(module, top / "modules")
+    shutil.copy2(HERE / "init", top / "init")
     (top / "init").chmod(0o755)
     (top / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (top / "etc/hosts").write_text("127.0.0.1 localhost\n")
@@ -158,7 +158,7 @@ def job_image(path, files, script, environment):
             programs += [p for p in inside if is_elf(p)]
         for library in libraries(programs) if programs else ():
             copy(library, top)
-        shutil.copy(HERE / "start", nested / "start")
+        shutil.copy2(HERE / "start", nested / "start")
         (nested / "script").write_text(script)
         quoted = {key: str(value).replace("'", "'\\''") for key, value in environment.items()}
         (nested / "environment").write_text("".join(f"export {key}='{value}'\n" for key, value in quoted.items()))

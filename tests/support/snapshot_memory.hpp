@@ -1,6 +1,8 @@
 // Snapshots in memory for tests: a sink and a source without a file, and a small machine to save.
 #pragma once
 
+#include <cstdio>
+#include <memory>
 #include <random>
 
 #include "snapshot/encoder.hpp"
@@ -66,11 +68,25 @@ inline Image image_of(const Ram& ram) {
   return out;
 }
 
-inline std::vector<u8> encoded(const Image& image, const Ram& ram) {
+inline std::vector<u8> encoded(const Image& image, const Ram& ram, const SaveOptions& options = {}) {
   MemorySink sink;
-  const auto report = encode(sink, image, ram.source(), nullptr);
+  const auto report = encode(sink, image, ram.source(), nullptr, options);
+  if (!report) std::fputs((report.error().text() + "\n").c_str(), stderr);
   STASIS_ASSERT(report);
   return std::move(sink.bytes);
+}
+
+inline Result<OpenSnapshot> open_memory(std::vector<u8> bytes, const OpenOptions& options = {}, std::shared_ptr<const OpenSnapshot> parent = nullptr) {
+  auto source = std::make_shared<MemorySource>(std::move(bytes));
+  STASIS_TRY_SET(Decoded decoded, decode(*source, "test", options));
+  return OpenSnapshot{std::move(decoded), "test", {}, source, std::move(parent)};
+}
+
+// All RAM of a snapshot, whatever its encoding.
+inline Result<std::vector<u8>> ram_of(const OpenSnapshot& snapshot) {
+  std::vector<u8> out(snapshot.image.ram_size);
+  STASIS_TRY(load_ram(snapshot, out.data(), false));
+  return out;
 }
 
 }  // namespace stasis::snapshot::testing
