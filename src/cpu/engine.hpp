@@ -90,6 +90,15 @@ class Engine {
   virtual void set_a20(bool open) = 0;
   // Guest RAM was written by someone else than this vCPU (DMA, a loader): drop what was derived from it.
   virtual void memory_written(u64 address, u64 size) = 0;
+
+  // ---- which pages of RAM were written: between runs, and after hold() ----
+  // Follows writes, by vCPUs and by others (GuestMemory::mark_written), from now on; or no more. On again: no change.
+  // After an error nothing is followed.
+  virtual Result<> track_writes(bool on) = 0;
+  // Adds to `pages` (a bit per page by RAM offset, 64 a word) every page written since track_writes(true) or the last
+  // collection that succeeded, and perhaps some that were not. After an error `pages` is as it was and nothing is lost:
+  // the next collection tells it.
+  virtual Result<> collect_writes(std::span<u64> pages) = 0;
 };
 
 // The deterministic engine of our own: guest time is 1 ns per instruction.

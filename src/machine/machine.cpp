@@ -10,6 +10,7 @@
 #include "base/version.hpp"
 #include "host/host_clock.hpp"
 #include "machine/board.hpp"
+#include "machine/dirty_base.hpp"
 #include "machine/restoring.hpp"
 #include "snapshot/format.hpp"
 
@@ -49,7 +50,8 @@ snapshot::Image image_of(const Board& board) {
 
 }  // namespace
 
-Machine::Machine(std::unique_ptr<Board> board) : board_(std::move(board)) {}
+Machine::Machine(std::unique_ptr<Board> board)
+    : board_(std::move(board)), dirty_(std::make_unique<DirtyBase>(*board_->engine, board_->memory)) {}
 Machine::~Machine() = default;
 
 Result<std::unique_ptr<Machine>> Machine::boot(const MachineConfig& config, BootImages images, const MachineSinks& sinks,
@@ -92,10 +94,14 @@ Result<std::unique_ptr<Machine>> Machine::restore(snapshot::OpenSnapshot saved, 
   machine->restored_from_ = saved.path;
   machine->engine_reason_ = std::move(chosen.why);
   machine->producer_ = saved.image.producer;
+  machine->dirty_->restored(saved.root);
+  machine->dirty_->name_restored(snapshot::hex(saved.ram.content));
+  if (!machine->real_time()) STASIS_TRY(machine->track_writes());
   return machine;
 }
 
 MachineEvent Machine::run(u64 until_retired) {
+  dirty_->changing();
   const StopReason reason = board_->engine->run(until_retired);
   if (board_->wanted != MachineEvent::none) return std::exchange(board_->wanted, MachineEvent::none);
   switch (reason) {
@@ -116,6 +122,7 @@ bool Machine::can_go_on() const {
 }
 
 void Machine::advance_idle(u64 time) {
+  dirty_->changing();
   Clock& clock = board_->clock;
   while (clock.now() < time && board_->wanted == MachineEvent::none && !can_go_on())
     clock.advance_to(std::min(time, std::max(clock.next_alarm(), clock.now())));
@@ -138,6 +145,7 @@ void Machine::uart_receive(unsigned uart, u8 byte) { board_->uarts[uart]->receiv
 void Machine::press_power_button() { board_->pm.press_power_button(); }
 Result<> Machine::reset() {
   STASIS_TRY(hold());
+  dirty_->changing();
   return board_->start(false);
 }
 
@@ -154,25 +162,49 @@ snapshot::Image Machine::image_now(const snapshot::Producer* same_as) const {
   return image;
 }
 
+// What was written since the last file is collected before, and forgotten only when the new file is there.
+Result<SaveReport> Machine::save_with(const snapshot::Producer* same_as, snapshot::SaveOptions options, const Writer& write) {
+  STASIS_TRY(hold());
+  dirty_->begin();
+  if (options.parent && !options.dirty) {
+    STASIS_TRY_SET(options.dirty, dirty_->since(snapshot::hex(options.parent->ram.content)));
+  }
+  STASIS_TRY_SET(const std::vector<u64> pages, board_->memory.maybe_nonzero_pages());
+  auto report = write(image_now(same_as), {board_->memory.host(), board_->memory.size(), pages}, options);
+  if (report) dirty_->commit({report->root, report->digest});
+  return report;
+}
+
 Result<SaveReport> Machine::save(const std::string& path, SaveProgress* progress, const snapshot::Producer* same_as,
                                  const snapshot::SaveOptions& options) {
-  STASIS_TRY(hold());
-  STASIS_TRY_SET(const std::vector<u64> pages, board_->memory.maybe_nonzero_pages());
-  return snapshot::save(path, image_now(same_as), {board_->memory.host(), board_->memory.size(), pages}, progress, options);
+  return save_with(same_as, options, [&](const snapshot::Image& image, const snapshot::RamSource& ram, const snapshot::SaveOptions& all) {
+    return snapshot::save(path, image, ram, progress, all);
+  });
 }
 
 Result<SaveReport> Machine::save(const PreparedSave& save, SaveProgress* progress) {
   if (!save.request.stream) return this->save(save.request.path, progress, nullptr, save.options);
-  STASIS_TRY(hold());
-  STASIS_TRY_SET(const std::vector<u64> pages, board_->memory.maybe_nonzero_pages());
-  return snapshot::save_stream(save.stream.get(), save.request.path, image_now(nullptr), {board_->memory.host(), board_->memory.size(), pages}, progress,
-                               save.options);
+  return save_with(nullptr, save.options, [&](const snapshot::Image& image, const snapshot::RamSource& ram, const snapshot::SaveOptions& all) {
+    return snapshot::save_stream(save.stream.get(), save.request.path, image, ram, progress, all);
+  });
 }
 
 Result<std::string> Machine::digest() {
   STASIS_TRY(hold());
   STASIS_TRY_SET(const std::vector<u64> pages, board_->memory.maybe_nonzero_pages());
   return snapshot::digest(image_of(*board_), {board_->memory.host(), board_->memory.size(), pages});
+}
+
+Result<const std::vector<u64>*> Machine::dirty_since(const std::string& base) {
+  STASIS_TRY(hold());
+  return dirty_->since(base);
+}
+
+void Machine::name_restored_base(std::string digest) { dirty_->name_restored(std::move(digest)); }
+
+Result<> Machine::track_writes() {
+  STASIS_TRY(hold());
+  return dirty_->start();
 }
 
 }  // namespace stasis

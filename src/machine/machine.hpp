@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "bus/system_control.hpp"
 #include "cpu/engine.hpp"
@@ -38,6 +39,7 @@ enum class MachineEvent {
 };
 
 class Board;
+class DirtyBase;
 
 class Machine {
  public:
@@ -78,6 +80,19 @@ class Machine {
   Result<SaveReport> save(const PreparedSave& save, SaveProgress* progress);
   Result<std::string> digest();
 
+  // ---- which pages of RAM differ, for saves that write only those: see dirty_base.hpp ----
+  // The base is the file of the last save that succeeded, or the one that the machine was restored from. Its name is
+  // its root digest or its canonical digest. This gives every page that may differ from it (a bit per page by RAM
+  // offset, 64 a word; valid until the next call of run(), reset() or save()), or null when the base is another one or
+  // writes were not followed since: then contents are to be compared. The machine is held.
+  Result<const std::vector<u64>*> dirty_since(const std::string& base);
+  // The canonical digest of the file that the machine was restored from, which knows only its root until then.
+  void name_restored_base(std::string digest);
+  // Follows writes from here on, which the soft engine does from a restore on, and each engine from its first save on:
+  // under KVM the first write to each page then costs an exit. Called before the first run() after a restore, it makes
+  // the restored file the base there too.
+  Result<> track_writes();
+
   const MachineConfig& config() const;
   std::string_view engine_name() const;
   const std::string& engine_reason() const { return engine_reason_; }  // why this engine
@@ -89,8 +104,11 @@ class Machine {
  private:
   explicit Machine(std::unique_ptr<Board> board);
   bool can_go_on() const;
+  using Writer = std::function<Result<SaveReport>(const snapshot::Image&, const snapshot::RamSource&, const snapshot::SaveOptions&)>;
   snapshot::Image image_now(const snapshot::Producer* same_as) const;
+  Result<SaveReport> save_with(const snapshot::Producer* same_as, snapshot::SaveOptions options, const Writer& write);
   std::unique_ptr<Board> board_;
+  std::unique_ptr<DirtyBase> dirty_;  // after the board, whose engine and memory it looks at
   std::string restored_from_, engine_reason_;
   snapshot::Producer producer_;
 };

@@ -56,7 +56,8 @@ GuestMemory::GuestMemory(GuestMemory&& other) noexcept
     : base_(std::exchange(other.base_, nullptr)),
       size_(std::exchange(other.size_, 0)),
       low_size_(other.low_size_),
-      backing_nonzero_(std::move(other.backing_nonzero_)) {}
+      backing_nonzero_(std::move(other.backing_nonzero_)),
+      written_(std::move(other.written_)) {}
 
 GuestMemory::~GuestMemory() {
   if (base_) ::munmap(base_, size_);
@@ -81,7 +82,29 @@ bool GuestMemory::write(u64 address, Bytes bytes) {
   if (bytes.empty()) return true;
   if (at == kNotRam || offset_of(address + bytes.size() - 1) != at + bytes.size() - 1) return false;
   std::memcpy(base_ + at, bytes.data(), bytes.size());
+  mark_written(at, bytes.size());
   return true;
+}
+
+void GuestMemory::track_writes(bool on) {
+  if (!on) written_.reset();
+  if (!on || written_) return;
+  written_.reset(static_cast<u64*>(std::calloc((pages() + 63) / 64, sizeof(u64))));
+  STASIS_ASSERT(written_);
+}
+
+void GuestMemory::mark_pages(u64 first_page, std::span<const u64> bits) {
+  STASIS_ASSERT(first_page % 64 == 0 && first_page / 64 + bits.size() <= (pages() + 63) / 64);
+  if (!written_) return;
+  for (std::size_t i = 0; i < bits.size(); ++i)
+    if (bits[i]) std::atomic_ref(written_[first_page / 64 + i]).fetch_or(bits[i]);
+}
+
+void GuestMemory::take_written(std::span<u64> out) {
+  STASIS_ASSERT(out.size() == (pages() + 63) / 64);
+  if (!written_) return;
+  for (std::size_t i = 0; i < out.size(); ++i)
+    if (written_[i]) out[i] |= std::atomic_ref(written_[i]).exchange(0);
 }
 
 Result<std::vector<u64>> GuestMemory::maybe_nonzero_pages() const {

@@ -1,6 +1,10 @@
 // Guest RAM: one host mapping, seen by the guest below the PCI hole and again from 4 GiB up.
 #pragma once
 
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,7 +38,7 @@ class GuestMemory {
   u64 size() const { return size_; }
   u64 pages() const { return size_ / kPageSize; }
   std::vector<Range> ranges() const;  // one or two, ascending by address
-  u8* host() const { return base_; }  // byte at RAM offset 0
+  u8* host() const { return base_; }  // byte at RAM offset 0; who writes through it calls mark_written()
 
   // RAM offset of a guest physical address; kNotRam outside RAM.
   static constexpr u64 kNotRam = ~0ull;
@@ -53,12 +57,37 @@ class GuestMemory {
   // since create() are known to be zero without being read.
   Result<std::vector<u64>> maybe_nonzero_pages() const;
 
+  // ---- which pages were written: a mark per page, when somebody wants to know ----
+  // Off at first; nothing is marked at either switch. Not while another thread writes.
+  void track_writes(bool on);
+  // New bytes are at [offset, offset + size) of RAM. After they are there, so that whoever takes the mark sees them.
+  // From any thread. write() does it by itself.
+  void mark_written(u64 offset, u64 size);
+  // The same by bits: 64 pages a word, from `first_page` on, which is a multiple of 64.
+  void mark_pages(u64 first_page, std::span<const u64> bits);
+  // mark_written() would change something: a quick look for a writer that never runs beside take_written().
+  bool unmarked(u64 page) const {
+    return written_ && !(std::atomic_ref(written_[page / 64]).load(std::memory_order_relaxed) >> page % 64 & 1);
+  }
+  // Adds the marks to `pages`, one bit per page, 64 a word, and takes them away here.
+  void take_written(std::span<u64> pages);
+
  private:
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
   GuestMemory() = default;
   u8* base_ = nullptr;
   u64 size_ = 0;
   u64 low_size_ = 0;
   std::vector<u64> backing_nonzero_;  // empty: no file behind
+  std::unique_ptr<u64[], Free> written_;  // null: nobody wants to know
 };
+
+inline void GuestMemory::mark_written(u64 offset, u64 size) {
+  if (!written_ || size == 0) return;
+  for (u64 page = offset / kPageSize; page <= (offset + size - 1) / kPageSize; ++page)
+    std::atomic_ref(written_[page / 64]).fetch_or(u64{1} << page % 64);
+}
 
 }  // namespace stasis

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 using namespace stasis;
 namespace {
 
@@ -39,6 +41,30 @@ TEST(GuestMemory, untouched_pages_are_known_to_be_zero) {
   ASSERT_TRUE(bits);
   EXPECT_TRUE((*bits)[0] >> 5 & 1);
   EXPECT_EQ((*bits)[200], 0u);
+}
+
+TEST(GuestMemory, written_pages_are_marked_until_taken_and_only_when_wanted) {
+  auto memory = GuestMemory::create(4 * kGiB);
+  ASSERT_TRUE(memory);
+  const u8 bytes[8] = {1};
+  std::vector<u64> taken(memory->pages() / 64);
+  memory->write(0, bytes);
+  memory->track_writes(true);
+  EXPECT_TRUE(memory->unmarked(0));
+  memory->write(64 * kPageSize - 4, bytes);            // crosses into the next word
+  memory->write(GuestMemory::kHoleEnd, bytes);         // RAM offset 3 GiB
+  memory->write(GuestMemory::kHoleStart - 4, bytes);   // refused whole
+  memory->mark_written(5 * kPageSize, 0);
+  EXPECT_FALSE(memory->unmarked(63));
+  GuestMemory moved = std::move(*memory);
+  taken[7] = 1;
+  moved.take_written(taken);
+  std::vector<u64> wanted(taken.size());
+  wanted[0] = u64{1} << 63, wanted[1] = 1, wanted[7] = 1, wanted[3 * kGiB / kPageSize / 64] = 1;
+  EXPECT_EQ(taken, wanted);
+  std::ranges::fill(taken, 0);
+  moved.take_written(taken);
+  EXPECT_EQ(taken, std::vector<u64>(taken.size())) << "they were taken";
 }
 
 TEST(GuestMemory, refuses_sizes_that_are_no_pages) {

@@ -206,6 +206,20 @@ Result<> KvmEngine::thaw() {
   return {};
 }
 
+Result<> KvmEngine::track_writes(bool on) {
+  STASIS_ASSERT(held_);
+  STASIS_TRY(vm_->log_dirty(on));
+  board_.memory.track_writes(on);
+  return {};
+}
+
+Result<> KvmEngine::collect_writes(std::span<u64> pages) {
+  STASIS_ASSERT(held_);
+  STASIS_TRY(vm_->collect_dirty());
+  board_.memory.take_written(pages);
+  return {};
+}
+
 // ---- running ----------------------------------------------------------------------------------------------------
 
 StopReason KvmEngine::run(u64 until_retired) {

@@ -57,6 +57,8 @@ class KvmEngine final : public Engine, private MessageSink {
   void attention() override { attention_ = true; }
   void set_a20(bool open) override { static_cast<void>(open); }  // KVM has no A20 gate: it is always open
   void memory_written(u64 address, u64 size) override { static_cast<void>(address), static_cast<void>(size); }
+  Result<> track_writes(bool on) override;
+  Result<> collect_writes(std::span<u64> pages) override;
 
   Vm& vm() { return *vm_; }
 

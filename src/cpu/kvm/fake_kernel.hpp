@@ -1,6 +1,7 @@
 // For tests: a KVM of our own behind the seam. It keeps what it is given, runs a scripted guest, and fails where it is told to.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -46,6 +47,22 @@ class FakeKernel final : public Kernel {
   std::string module_name = "kvm_amd";
   std::map<u32, Vcpu> vcpus;
   std::vector<kvm_msi> messages;
+  struct Slot {
+    kvm_userspace_memory_region region{};
+    std::vector<u64> log;  // as KVM has it: there while KVM_MEM_LOG_DIRTY_PAGES is set
+  };
+  std::map<u32, Slot> slots;
+  std::function<bool(unsigned long request, const void* argument)> refuses;  // such a call of the machine fails with EIO
+
+  // A byte of RAM that the guest writes.
+  void guest_writes(u64 address, u8 value) {
+    for (auto& [number, slot] : slots) {
+      const u64 at = address - slot.region.guest_phys_addr;
+      if (at >= slot.region.memory_size) continue;
+      reinterpret_cast<u8*>(slot.region.userspace_addr)[at] = value;
+      if (!slot.log.empty()) slot.log[at / kPageSize / 64] |= u64{1} << at / kPageSize % 64;
+    }
+  }
 
   static long spin(Vcpu& vcpu) {
     while (!__atomic_load_n(&vcpu.run().immediate_exit, __ATOMIC_SEQ_CST)) std::this_thread::yield();
@@ -80,7 +97,10 @@ class FakeKernel final : public Kernel {
     }
     if (fails()) return -EIO;
     if (fd >= kFirstVcpu) return vcpu_call(vcpus.at(static_cast<u32>(fd - kFirstVcpu)), request, argument);
+    if (refuses && refuses(request, argument)) return -EIO;
     switch (request) {
+      case KVM_SET_USER_MEMORY_REGION: return set_slot(*static_cast<kvm_userspace_memory_region*>(argument));
+      case KVM_GET_DIRTY_LOG: return give_log(*static_cast<kvm_dirty_log*>(argument));
       case KVM_GET_SUPPORTED_CPUID: {
         auto* list = static_cast<kvm_cpuid2*>(argument);
         list->nent = static_cast<u32>(cpuid.size());
@@ -114,6 +134,22 @@ class FakeKernel final : public Kernel {
   static long give(void* to, const T& from) { return std::memcpy(to, &from, sizeof from), 0; }
   template <class T>
   static long take(T& to, const void* from) { return std::memcpy(&to, from, sizeof to), 0; }
+
+  long set_slot(const kvm_userspace_memory_region& region) {
+    Slot& slot = slots[region.slot];
+    const bool on = region.flags & KVM_MEM_LOG_DIRTY_PAGES;
+    if (!on) slot.log.clear();
+    else if (slot.log.empty()) slot.log.resize((region.memory_size / kPageSize + 63) / 64);
+    slot.region = region;
+    return 0;
+  }
+  long give_log(const kvm_dirty_log& request) {
+    Slot& slot = slots[request.slot];
+    if (slot.log.empty()) return -ENOENT;
+    std::ranges::copy(slot.log, static_cast<u64*>(request.dirty_bitmap));
+    std::ranges::fill(slot.log, 0);
+    return 0;
+  }
 
   static long vcpu_call(Vcpu& v, unsigned long request, void* a) {
     switch (request) {

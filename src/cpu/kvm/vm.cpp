@@ -116,20 +116,17 @@ Result<> Vm::set_clock_ns(u64 value) {
 
 Result<> Vm::log_dirty(bool on) { return set_memory(on); }
 
-Result<PageBits> Vm::collect_dirty() {
-  PageBits all((memory_->pages() + 63) / 64);
+Result<> Vm::collect_dirty() {
   u32 slot = 0;
   for (const GuestMemory::Range& range : memory_->ranges()) {
-    PageBits bits((range.size / kPageSize + 63) / 64);
+    std::vector<u64> bits((range.size / kPageSize + 63) / 64);
     kvm_dirty_log request{};
     request.slot = slot++;
     request.dirty_bitmap = bits.data();
     STASIS_TRY(handle_.call("KVM_GET_DIRTY_LOG", KVM_GET_DIRTY_LOG, &request));
-    const u64 first = range.offset / kPageSize;
-    for (u64 page = 0; page < range.size / kPageSize; ++page)
-      if (bits[page / 64] >> page % 64 & 1) all[(first + page) / 64] |= u64{1} << (first + page) % 64;
+    memory_->mark_pages(range.offset / kPageSize, bits);
   }
-  return all;
+  return {};
 }
 
 }  // namespace stasis::kvm

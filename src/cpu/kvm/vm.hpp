@@ -8,9 +8,6 @@
 
 namespace stasis::kvm {
 
-// Bits of guest RAM pages, by RAM offset / 4 KiB.
-using PageBits = std::vector<u64>;
-
 class Vm {
  public:
   static constexpr unsigned kPins = 24;  // of the I/O APIC, which is ours
@@ -39,9 +36,10 @@ class Vm {
   Result<ClockReading> clock() const;  // KVM's pvclock
   Result<> set_clock_ns(u64 value);
 
-  // Pages written by the guest since log_dirty(true) or the last collection.
+  // KVM notes which pages the guest writes. collect_dirty() moves these notes to the memory's own marks, slot by slot:
+  // KVM forgets what it has told, so an error half way loses nothing.
   Result<> log_dirty(bool on);
-  Result<PageBits> collect_dirty();
+  Result<> collect_dirty();
 
  private:
   Vm(const System& system, GuestMemory& memory, Handle handle) : system_(&system), memory_(&memory), handle_(std::move(handle)) {}

@@ -106,6 +106,18 @@ void SoftEngine::enter_init() {
   attention_ = attention;
 }
 
+Result<> SoftEngine::track_writes(bool on) {
+  board_.memory.track_writes(on);
+  mmu_.forget_writes();
+  return {};
+}
+
+Result<> SoftEngine::collect_writes(std::span<u64> pages) {
+  mmu_.forget_writes();
+  board_.memory.take_written(pages);
+  return {};
+}
+
 // ---- events -----------------------------------------------------------------------------------------------------
 
 void SoftEngine::deliver(const Event& event) {

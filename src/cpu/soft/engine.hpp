@@ -32,6 +32,8 @@ class SoftEngine final : public Engine, private CpuSignals {
   void attention() override { attention_ = true; }
   void set_a20(bool open) override { mmu_.set_a20(open); }
   void memory_written(u64 address, u64 size) override { mmu_.memory_written(address, size); }
+  Result<> track_writes(bool on) override;
+  Result<> collect_writes(std::span<u64> pages) override;
   // TLB contents agree with the page tables (for tests).
   bool consistent() { return mmu_.consistent(); }
 

@@ -3,6 +3,10 @@
 // Each page of RAM has flags. A page that holds a table entry used by a walk, or decoded code, never enters a
 // write TLB; stores to it come here and drop exactly what was derived from the bytes they change. Only
 // entries with P and A set can have been used (walks set A), so filling in fresh entries drops nothing.
+//
+// Where writes are followed (GuestMemory::track_writes), a page is marked when it enters a write TLB, and by every store
+// that goes past one; forget_writes() empties them, and the next store to each page comes here again. So a store
+// costs nothing more, and what the guest sees does not change.
 #pragma once
 
 #include <cstdlib>
@@ -47,6 +51,7 @@ class Mmu {
   void select_data();    // AC changed
   void set_a20(bool open);
   void memory_written(u64 physical, u64 size);
+  void forget_writes();  // the next store to any page marks it
 
   // ---- access, `view` says as who; failing ones raise on `op` (which may be null: the caller looks at cpu.leave) ----
   Loaded load(u64 linear, unsigned size, View view, const Op* op);
@@ -125,6 +130,9 @@ class Mmu {
   void write_entry(const Step& step, u64 entry);
   void mark_table(u64 address, unsigned level, u64 linear, const Space& space);
   void drop_writes(u64 page);
+  void mark_written(u64 page) {
+    if (memory_.unmarked(page)) memory_.mark_written(page << 12, 1);
+  }
   void fill(u64 linear, u64 physical, Access access, View view);
   bool is_device(u64 physical) const;
   u64 read_device(u64 physical, unsigned size);

@@ -29,6 +29,7 @@ void Mmu::store_ram(u64 physical, const void* in, unsigned size, const Op* op) {
   const u64 offset = memory_.offset_of(physical), page = offset >> 12;
   if (flags_[page] & kTable) table_stored(page, offset & 0xfff, size, in, op);
   std::memcpy(memory_.host() + offset, in, size);
+  mark_written(page);
   if (flags_[page] & kCode) code_.stored(physical, size, op);
 }
 

@@ -164,6 +164,12 @@ void Mmu::drop_writes(u64 page) {
   flags_[page] &= static_cast<u8>(~kWritable);
 }
 
+void Mmu::forget_writes() {
+  for (unsigned i = 0; i < kSpaces; ++i)
+    for (unsigned v = 0; v < 3; ++v)
+      if (spaces_[i].used[v]) spaces_[i].views[v].write.fill({});
+}
+
 void Mmu::mark_code(u64 page) {
   if (flags_[page] & kCode) return;
   flags_[page] |= kCode;

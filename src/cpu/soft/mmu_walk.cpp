@@ -27,6 +27,7 @@ void Mmu::write_entry(const Step& step, u64 entry) {
   const u64 offset = memory_.offset_of(address);
   if (offset == GuestMemory::kNotRam) return;
   std::memcpy(memory_.host() + offset, &entry, step.bytes);
+  mark_written(offset >> 12);
   if (flags_[offset >> 12] & kCode) code_.stored(address, step.bytes, op_);
 }
 
@@ -120,6 +121,7 @@ void Mmu::fill(u64 linear, u64 physical, Access access, View view) {
   if (access == Access::write && !(flags_[page] & (kCode | kTable))) {
     views.write[slot] = entry;
     flags_[page] |= kWritable;
+    mark_written(page);
   }
 }
 

@@ -67,6 +67,7 @@ void put_zeros(GuestMemory& memory, Extent extent) {
   const u64 offset = memory.offset_of(extent.start);
   STASIS_ASSERT(offset != GuestMemory::kNotRam && memory.offset_of(extent.end - 1) == offset + extent.size() - 1);
   std::memset(memory.host() + offset, 0, extent.size());
+  memory.mark_written(offset, extent.size());
 }
 
 void put_command_line(GuestMemory& memory, std::string_view text) {
