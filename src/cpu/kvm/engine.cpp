@@ -193,14 +193,29 @@ Result<> KvmEngine::set_time(u64 at) {
 Result<> KvmEngine::load() {
   STASIS_ASSERT(held_);
   STASIS_TRY(write_changed());
-  return set_time(system_.kernel->time_stamp());
+  base_ns_ = board_.clock.now();
+  base_ticks_ = system_.kernel->time_stamp();
+  return set_time(base_ticks_);
+}
+
+Result<VcpuState> KvmEngine::kernel_state(u32 vcpu) const {
+  STASIS_ASSERT(held_);
+  VcpuState state = states_[vcpu];
+  STASIS_TRY(workers_[vcpu]->vcpu.read(state));
+  return state;
+}
+
+Result<LocalApicState> KvmEngine::kernel_apic(u32 vcpu) const {
+  STASIS_ASSERT(held_);
+  LocalApicState state;
+  Instant at = instant(vcpu);
+  at.guest_ns = guest_now();
+  STASIS_TRY(workers_[vcpu]->vcpu.read_apic(state, at));
+  return state;
 }
 
 Result<> KvmEngine::thaw() {
-  STASIS_TRY(write_changed());
-  base_ns_ = board_.clock.now();
-  base_ticks_ = system_.kernel->time_stamp();
-  STASIS_TRY(set_time(base_ticks_));
+  STASIS_TRY(load());
   held_ = false;
   release();
   return {};

@@ -59,6 +59,9 @@ class KvmEngine final : public Engine, private MessageSink {
   void memory_written(u64 address, u64 size) override { static_cast<void>(address), static_cast<void>(size); }
 
   Vm& vm() { return *vm_; }
+  // After load(): what the kernel has, not what it was told (for tests).
+  Result<VcpuState> kernel_state(u32 vcpu) const;
+  Result<LocalApicState> kernel_apic(u32 vcpu) const;
 
  private:
   struct Worker {
