@@ -207,12 +207,7 @@ shadow_guest_handler:
 extern "C" const unsigned char shadow_guest_after[], shadow_guest_handler[];
 
 // QEMU's VMRUN does not take the shadow out of the VMCB (as of 10.0), so there even a guest that nobody saves loses it.
-bool processor_has_shadows() {
-  u32 eax = 0x4000'0000, ebx = 0, ecx = 0, edx = 0;
-  asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
-  constexpr u32 kTcg = 0x5447'4354;  // "TCGT"
-  return ebx != kTcg;
-}
+bool processor_has_shadows() { return !emulated_processor(); }
 
 TEST_F(KvmTiny, defect_02_between_sti_and_the_next_instruction_no_interrupt_comes) {
   Rest rest = at_rest(PROGRAM_OF(shadow_guest));

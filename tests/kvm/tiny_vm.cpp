@@ -34,6 +34,13 @@ std::string no_kvm() {
   return choice.kvm ? "" : choice.why;
 }
 
+bool emulated_processor() {
+  u32 eax = 0x4000'0000, ebx = 0, ecx = 0, edx = 0;
+  asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+  constexpr u32 kTcg = 0x5447'4354;  // "TCGT"
+  return ebx == kTcg;
+}
+
 u32 Outside::port_read(u16 port, unsigned) {
   if (port == kStop) return attention(), 0x5a;
   const u32 value = input(next_read++);

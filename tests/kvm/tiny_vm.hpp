@@ -13,6 +13,8 @@ namespace stasis::tiny {
 
 // Why there is nothing to test here, or empty.
 std::string no_kvm();
+// Whether QEMU emulates this very processor.
+bool emulated_processor();
 
 // What the guest talks to. It outlives the machines that the guest goes through.
 struct Outside final : PortDevice, MmioDevice {

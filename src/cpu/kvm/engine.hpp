@@ -69,6 +69,7 @@ class KvmEngine final : public Engine, private MessageSink {
     Vcpu vcpu;
     std::thread thread;
     pthread_t handle{};
+    pid_t id = 0;           // of the thread
     bool parked = false;
     bool started = false;
     u64 kernel_offset = 0;  // the TSC offset that thaw() gave the kernel
@@ -93,6 +94,7 @@ class KvmEngine final : public Engine, private MessageSink {
   Result<> write_changed();
   Result<> set_time(u64 at);
   Result<> wait_parked(Lock& lock);
+  std::string ended_vcpus() const;
   void release();
   void prod(Worker& worker);
 

@@ -46,6 +46,7 @@ class FakeKernel final : public Kernel {
   std::string module_name = "kvm_amd";
   std::map<u32, Vcpu> vcpus;
   std::vector<kvm_msi> messages;
+  std::map<u32, u64> slots;  // sizes
 
   static long spin(Vcpu& vcpu) {
     while (!__atomic_load_n(&vcpu.run().immediate_exit, __ATOMIC_SEQ_CST)) std::this_thread::yield();
@@ -91,6 +92,11 @@ class FakeKernel final : public Kernel {
         auto* list = static_cast<kvm_msr_list*>(argument);
         list->nmsrs = 0;
         for (const auto& [index, value] : msr_values) reinterpret_cast<u32*>(list + 1)[list->nmsrs++] = index;
+        return 0;
+      }
+      case KVM_SET_USER_MEMORY_REGION: {
+        const auto* region = static_cast<kvm_userspace_memory_region*>(argument);
+        slots[region->slot] = region->memory_size;
         return 0;
       }
       case KVM_SIGNAL_MSI: messages.push_back(*static_cast<kvm_msi*>(argument)); return 1;
