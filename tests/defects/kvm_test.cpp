@@ -91,7 +91,7 @@ TEST_F(KvmDefects, defect_19_a_host_that_lacks_a_feature_or_the_tsc_rate_is_refu
   auto less = host();
   for (kvm_cpuid_entry2& leaf : less->cpuid)
     if (leaf.function == 1) leaf.ecx &= ~kSse42;
-  expect_refused(less, {"SSE4_2"});
+  expect_refused(less, {"SSE4.2"});
   auto faster = host();
   faster->tsc_khz = 2'400'000;
   expect_refused(faster, {"tsc_hz", "2000000000", "2400000000"});
