@@ -18,11 +18,11 @@ ChosenEngine take_soft(std::string why) { return {.kvm = std::nullopt, .offer = 
 
 Result<ChosenEngine> choose_engine(const EngineOptions& options) {
   if (options.engine == "soft") return take_soft("asked for");
-  if (options.engine == "kvm") return take_kvm(kvm::host_kernel(), "asked for");
+  const auto kernel = options.kernel ? options.kernel : kvm::host_kernel();
+  if (options.engine == "kvm") return take_kvm(kernel, "asked for");
   if (options.engine != "auto")
     return fail(ErrorCode::usage, "--engine", fmt::format("'{}' is not an engine", options.engine), "write auto, soft or kvm");
   if (!options.soft_because.empty()) return take_soft(options.soft_because);
-  const auto kernel = kvm::host_kernel();
   const kvm::Choice choice = kvm::choose(*kernel);
   if (!choice.kvm) return take_soft(choice.why);
   auto taken = take_kvm(kernel, choice.why);

@@ -12,6 +12,7 @@ struct EngineOptions {
   std::string engine = "soft";       // auto, soft, kvm
   std::string cpu = "x86-64-v2";     // x86-64-v2, x86-64-v3, host; for new machines only
   std::optional<u64> tsc_hz{};       // for new machines only
+  std::shared_ptr<kvm::Kernel> kernel{};  // whose KVM; none: the host's
   std::string soft_because{};        // not empty: `auto` takes the soft engine, for this reason
 };
 

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -103,7 +104,18 @@ void KvmEngine::prod(Worker& worker) {
   if (worker.started) ::pthread_kill(worker.handle, kick_signal());
 }
 
+// Numbers of the vCPUs whose threads are gone: somebody ended them, and they will never park.
+std::string KvmEngine::ended_vcpus() const {
+  std::string ended;
+  for (const auto& worker : workers_)
+    if (worker->started && ::syscall(SYS_tgkill, ::getpid(), worker->id, 0) < 0 && errno == ESRCH)
+      ended += fmt::format("{}{}", ended.empty() ? "" : ", ", worker->vcpu.id());
+  return ended;
+}
+
 Result<> KvmEngine::wait_parked(Lock& lock) {
+  if (const std::string ended = ended_vcpus(); !ended.empty())
+    return fail(ErrorCode::host, "kvm", fmt::format("the thread of vCPU {} has ended", ended), "resume the guest from its last snapshot");
   const auto all_parked = [&] { return std::ranges::all_of(workers_, [](const auto& w) { return w->parked; }); };
   for (auto& worker : workers_)
     if (!worker->parked) prod(*worker);
@@ -193,14 +205,29 @@ Result<> KvmEngine::set_time(u64 at) {
 Result<> KvmEngine::load() {
   STASIS_ASSERT(held_);
   STASIS_TRY(write_changed());
-  return set_time(system_.kernel->time_stamp());
+  base_ns_ = board_.clock.now();
+  base_ticks_ = system_.kernel->time_stamp();
+  return set_time(base_ticks_);
+}
+
+Result<VcpuState> KvmEngine::kernel_state(u32 vcpu) const {
+  STASIS_ASSERT(held_);
+  VcpuState state = states_[vcpu];
+  STASIS_TRY(workers_[vcpu]->vcpu.read(state));
+  return state;
+}
+
+Result<LocalApicState> KvmEngine::kernel_apic(u32 vcpu) const {
+  STASIS_ASSERT(held_);
+  LocalApicState state;
+  Instant at = instant(vcpu);
+  at.guest_ns = guest_now();
+  STASIS_TRY(workers_[vcpu]->vcpu.read_apic(state, at));
+  return state;
 }
 
 Result<> KvmEngine::thaw() {
-  STASIS_TRY(write_changed());
-  base_ns_ = board_.clock.now();
-  base_ticks_ = system_.kernel->time_stamp();
-  STASIS_TRY(set_time(base_ticks_));
+  STASIS_TRY(load());
   held_ = false;
   release();
   return {};
@@ -242,6 +269,7 @@ StopReason KvmEngine::run(u64 until_retired) {
   for (;;) {
     advance_clock();
     const u64 now = board_.clock.now();
+    if (const std::string ended = ended_vcpus(); !ended.empty()) stop_with(StopReason::failed, fmt::format("the thread of vCPU {} has ended", ended));
     if (reason_ != StopReason::count) return hold() ? reason_ : StopReason::failed;
     if (attention_) {
       if (auto held = hold(); !held) return failure_ = held.error().text(), StopReason::failed;

@@ -61,6 +61,9 @@ class KvmEngine final : public Engine, private MessageSink {
   Result<> collect_writes(std::span<u64> pages) override;
 
   Vm& vm() { return *vm_; }
+  // After load(): what the kernel has, not what it was told (for tests).
+  Result<VcpuState> kernel_state(u32 vcpu) const;
+  Result<LocalApicState> kernel_apic(u32 vcpu) const;
 
  private:
   struct Worker {
@@ -68,6 +71,7 @@ class KvmEngine final : public Engine, private MessageSink {
     Vcpu vcpu;
     std::thread thread;
     pthread_t handle{};
+    pid_t id = 0;           // of the thread
     bool parked = false;
     bool started = false;
     u64 kernel_offset = 0;  // the TSC offset that thaw() gave the kernel
@@ -92,6 +96,7 @@ class KvmEngine final : public Engine, private MessageSink {
   Result<> write_changed();
   Result<> set_time(u64 at);
   Result<> wait_parked(Lock& lock);
+  std::string ended_vcpus() const;
   void release();
   void prod(Worker& worker);
 

@@ -2,6 +2,7 @@
 #include "cpu/kvm/engine.hpp"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <algorithm>
 
@@ -86,6 +87,71 @@ TEST(KvmEngine, what_is_set_comes_back_from_the_kernel) {
   EXPECT_TRUE(back.timer_armed);
 }
 
+TEST(KvmEngine, defect_01_x87_sse_and_avx_registers_reach_the_kernel_and_come_back) {
+  Rig rig;
+  for (CpuidLeaf& leaf : rig.contract.cpuid)
+    if (leaf.leaf == 1) leaf.ecx |= 1u << 26;  // XSAVE
+  kvm_cpuid_entry2 avx{};
+  avx.function = 0xd, avx.index = 2, avx.eax = 256, avx.ebx = 576;
+  rig.kernel->cpuid = {avx};
+  ASSERT_TRUE(rig.make());
+  VcpuState wanted = busy_state();
+  wanted.xsave = {.xcr0 = 7, .in_use = 7};
+  for (unsigned i = 0; i < 16; ++i) wanted.fpu.xmm[i].fill(static_cast<u8>(i + 1)), wanted.xsave.ymm_high[i].fill(static_cast<u8>(0x80 + i));
+  for (unsigned i = 0; i < 8; ++i) wanted.fpu.st[i].fill(static_cast<u8>(0x40 + i));
+  rig.engine->set(wanted);
+  ASSERT_TRUE(rig.engine->load());
+  rig.kernel->vcpus[0].xcrs.nr_xcrs = 1;
+  const auto& area = rig.kernel->vcpus[0].xsave;
+  EXPECT_EQ(area[32], 0x40) << "ST(0)";
+  EXPECT_EQ(area[160 + 15 * 16], 16) << "XMM15";
+  EXPECT_EQ(area[576 + 15 * 16], 0x8f) << "the upper half of YMM15";
+  EXPECT_EQ(rig.run_kicked(), StopReason::attention);
+  ASSERT_TRUE(rig.engine->hold());
+  EXPECT_EQ(rig.engine->get().fpu, wanted.fpu);
+  EXPECT_EQ(rig.engine->get().xsave, wanted.xsave);
+}
+
+TEST(KvmEngine, defect_02_each_pending_event_reaches_the_kernel_and_comes_back) {
+  const auto with = [](auto change) { VcpuState s; change(s); return s; };
+  const PendingEventState interrupt{.valid = true, .vector = 0x31, .type = EventType::interrupt}, software{.valid = true, .vector = 0x80, .type = EventType::software},
+      nmi{.valid = true, .vector = 2, .type = EventType::nmi}, fault{.valid = true, .vector = 13, .has_error_code = true, .error_code = 0x18, .type = EventType::exception},
+      page_fault{.valid = true, .vector = 14, .has_error_code = true, .error_code = 2, .type = EventType::exception, .has_payload = true, .payload = 0x7000};
+  std::vector<VcpuState> all{with([](VcpuState& s) { s.nmi_pending = true; }), with([](VcpuState& s) { s.nmi_blocked = true; }),
+                             with([](VcpuState& s) { s.shadow = InterruptShadow::sti; }), with([](VcpuState& s) { s.shadow = InterruptShadow::mov_ss; }),
+                             with([&](VcpuState& s) { s.exception = page_fault; })};
+  for (const PendingEventState& event : {interrupt, software, nmi, fault}) all.push_back(with([&](VcpuState& s) { s.pending = event; }));
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    SCOPED_TRACE(i);
+    Rig rig;
+    ASSERT_TRUE(rig.make());
+    rig.engine->set(all[i]);
+    ASSERT_TRUE(rig.engine->load());
+    EXPECT_EQ(rig.run_kicked(), StopReason::attention);
+    ASSERT_TRUE(rig.engine->hold());
+    const VcpuState got = rig.engine->get();
+    EXPECT_EQ(got.pending, all[i].pending);
+    EXPECT_EQ(got.exception, all[i].exception);
+    EXPECT_EQ(got.nmi_pending, all[i].nmi_pending);
+    EXPECT_EQ(got.nmi_blocked, all[i].nmi_blocked);
+    EXPECT_EQ(got.shadow, all[i].shadow);
+  }
+}
+
+TEST(KvmEngine, a_vcpu_whose_thread_was_ended_is_named_at_once) {
+  Rig rig(2);
+  rig.kernel->guest = [](u32 id, FakeKernel::Vcpu& v) -> long {
+    if (id == 1) ::pthread_exit(nullptr);
+    return FakeKernel::spin(v);
+  };
+  ASSERT_TRUE(rig.make());
+  EXPECT_EQ(rig.engine->run(kForever), StopReason::failed);
+  EXPECT_NE(rig.engine->failure().find("vCPU 1 has ended"), std::string::npos) << rig.engine->failure();
+  const auto held = rig.engine->hold();
+  ASSERT_FALSE(held);
+  EXPECT_NE(held.error().text().find("vCPU 1 has ended"), std::string::npos) << held.error().text();
+}
+
 TEST(KvmEngine, time_stands_still_while_held) {
   Rig rig;
   ASSERT_TRUE(rig.make());
@@ -121,7 +187,7 @@ TEST(KvmEngine, port_exits_reach_the_bus_through_a_storm_of_signals) {
   EXPECT_EQ(echo.seen.size(), 8u);
 }
 
-TEST(KvmEngine, a_vcpu_that_does_not_stop_is_named_and_the_guest_runs_on) {
+TEST(KvmEngine, defect_20_a_vcpu_that_does_not_stop_is_named_and_the_guest_runs_on) {
   Rig rig(2);
   rig.stop_limit_ns = 500 * kMillisecond;
   std::atomic<bool> stubborn{true};

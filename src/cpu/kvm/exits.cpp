@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include "cpu/kvm/kvm_abi.hpp"
 #include <pthread.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -20,6 +21,7 @@ unsigned piece_of(unsigned left) { return left >= 8 ? 8 : left >= 4 ? 4 : left >
 void KvmEngine::work(Worker& worker) {
   Lock lock(mutex_);
   worker.handle = ::pthread_self();
+  worker.id = ::gettid();
   worker.started = true;
   for (;;) {
     worker.parked = true;
