@@ -17,6 +17,11 @@ void add_console(CLI::App& app, int& status);
 void add_verbs(CLI::App& app, int& status);  // pause, unpause, powerdown, reset, stop
 void add_saves(CLI::App& app, int& status);  // checkpoint, suspend
 void add_snapshot(CLI::App& app, int& status);
+// Below `snapshot`:
+void add_snapshot_verify(CLI::App& group, int& status);
+void add_snapshot_convert(CLI::App& group, int& status);  // convert, squash, rebase
+void add_snapshot_set(CLI::App& group, int& status);
+void add_snapshot_note(CLI::App& group, int& status);
 void add_version(CLI::App& app, int& status);
 
 }  // namespace stasis::cli

@@ -53,7 +53,7 @@ CLI::App* add(CLI::App& group, int& status, const char* name, const char* help, 
 }  // namespace
 
 void add_snapshot(CLI::App& app, int& status) {
-  auto* group = app.add_subcommand("snapshot", "Look into snapshot files; needs no running machine");
+  auto* group = app.add_subcommand("snapshot", "Look into snapshot files and make others from them; needs no running machine");
   group->require_subcommand(1);
   add(*group, status, "show", "What is in a snapshot: all in short, or one record or field", show)
       ->footer("Examples:\n"
@@ -64,6 +64,10 @@ void add_snapshot(CLI::App& app, int& status) {
       ->footer("It does not depend on how the file was made: RAM, processor, devices and guest time alone.\n"
                "Example:\n"
                "  test \"$(stasis snapshot digest a.stasis)\" = \"$(stasis snapshot digest b.stasis)\"");
+  add_snapshot_verify(*group, status);
+  add_snapshot_convert(*group, status);
+  add_snapshot_set(*group, status);
+  add_snapshot_note(*group, status);
 }
 
 }  // namespace stasis::cli

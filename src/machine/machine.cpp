@@ -4,8 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <ctime>
-#include <map>
 #include <ranges>
 
 #include "base/text.hpp"
@@ -13,19 +11,17 @@
 #include "cpu/checks.hpp"
 #include "host/host_clock.hpp"
 #include "machine/board.hpp"
+#include "machine/staging.hpp"
 #include "snapshot/format.hpp"
 
 namespace stasis {
 namespace {
 
 using snapshot::PartRecord;
-using state::LoadContext;
 using state::Problems;
 
 constexpr u64 kMostImageBytes = snapshot::kMostPartBytes - kMiB;  // the rest: command line and schema
 constexpr u64 kInterruptFlag = 1 << 9;  // RFLAGS.IF
-constexpr const char* kDamaged = "the file is damaged or not ours";
-constexpr std::string_view kMachinePath = "machine", kContractPath = "cpu/contract", kImagesPath = "machine/boot";
 
 template <class S>
 PartRecord record_of(std::string_view path, const S& value) {
@@ -43,43 +39,6 @@ std::unexpected<Error> refuse(const std::string& path, const Problems& problems)
   const auto worst = std::ranges::find(problems, ErrorCode::bad_file, &Error::code);  // damage before what is only not offered here
   const Error& first = worst != problems.end() ? *worst : problems.front();
   return fail(first.code, "snapshot " + path, head + all, first.hint);
-}
-
-template <class S>
-void load_struct(S& out, const PartRecord& record, Problems& problems) {
-  const LoadContext context{.object = record.path, .version = record.schema.version, .problems = problems};
-  if (record.schema.kind != S::layout().kind)
-    return context.refuse(fmt::format("kind is {}, wanted is {}", record.schema.kind, S::layout().kind));
-  state::load_record(out, record.state, "", context);
-}
-
-// Kernel and initrd are large: they are moved out of their record, not copied.
-void load_images(BootImages& out, PartRecord& record, Problems& problems) {
-  cbor::ByteString kernel, initrd;
-  if (auto* map = record.state.as<cbor::Map>())
-    for (auto& [name, value] : map->members())
-      if (auto* bytes = value.as<cbor::ByteString>()) {
-        if (name == "kernel") kernel.swap(*bytes);
-        if (name == "initrd") initrd.swap(*bytes);
-      }
-  load_struct(out, record, problems);
-  out.kernel = std::move(kernel);
-  out.initrd = std::move(initrd);
-}
-
-PartRecord* find_record(snapshot::Image& image, std::string_view path) {
-  for (PartRecord& record : image.parts)
-    if (record.path == path) return &record;
-  return nullptr;
-}
-
-// ISO 8601, UTC.
-std::string time_text(u64 seconds) {
-  const std::time_t when = static_cast<std::time_t>(seconds);
-  std::tm parts{};
-  ::gmtime_r(&when, &parts);
-  char text[32];
-  return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts)};
 }
 
 snapshot::Image image_of(const Board& board) {
@@ -101,34 +60,6 @@ Result<GuestMemory> memory_of(const snapshot::OpenSnapshot& saved) {
                                             : GuestMemory::create(saved.image.ram_size));
   if (!mapped || saved.parent) STASIS_TRY(snapshot::load_ram(saved, memory.host(), mapped));
   return memory;
-}
-
-// Pass one of a restore: every record is parsed aside and checked; nothing of the board changes but its clock,
-// which the parts' checks look at.
-std::vector<state::Part::Commit> stage_all(Board& board, const snapshot::Image& image, Problems& problems) {
-  std::vector<state::Part::Commit> commits;
-  std::map<std::string_view, const PartRecord*> left;
-  for (const PartRecord& record : image.parts)
-    if (record.path != kContractPath && record.path != kImagesPath) left.emplace(record.path, &record);
-  for (const PlacedPart& placed : board.parts()) {
-    const auto found = left.find(placed.path);
-    if (found == left.end() && placed.may_be_missing) continue;
-    if (found == left.end()) {
-      problems.push_back({ErrorCode::bad_file, placed.path, "its record is missing", kDamaged});
-      continue;
-    }
-    const PartRecord& record = *found->second;
-    left.erase(found);
-    const LoadContext context{.object = record.path, .version = record.schema.version, .problems = problems};
-    const std::string kind = placed.part->schema().kind;
-    if (record.schema.kind != kind) context.refuse(fmt::format("kind is {}, wanted is {}", record.schema.kind, kind));
-    else if (auto commit = placed.part->stage(record.state, context)) commits.push_back(std::move(commit));
-    if (placed.part == &board.clock_part && problems.empty()) commits.back()();
-  }
-  for (const auto& [path, record] : left)
-    problems.push_back({ErrorCode::unsupported, std::string(path), fmt::format("kind {} is not known here", record->schema.kind),
-                        "the snapshot needs a newer Stasis"});
-  return commits;
 }
 
 }  // namespace
@@ -165,24 +96,13 @@ Result<std::unique_ptr<Machine>> Machine::restore(snapshot::OpenSnapshot saved, 
   const std::string path = saved.path;
   snapshot::Image& image = saved.image;
   Problems problems;
-  MachineConfig config;
-  CpuContract contract;
-  BootImages images;
-  load_struct(config, image.machine, problems);
-  PartRecord *contract_record = find_record(image, kContractPath), *images_record = find_record(image, kImagesPath);
-  if (contract_record) load_struct(contract, *contract_record, problems);
-  if (images_record) load_images(images, *images_record, problems);
-  if (!contract_record || !images_record)
-    problems.push_back({ErrorCode::bad_file, std::string(contract_record ? kImagesPath : kContractPath), "its record is missing", kDamaged});
-  if (problems.empty() && config.memory_bytes != image.ram_size)
-    problems.push_back({ErrorCode::bad_file, "machine",
-                        fmt::format("memory_bytes is {}, but the file holds {} bytes of RAM", config.memory_bytes, image.ram_size), kDamaged});
+  auto [config, contract, images] = take_machine(image, problems);
   if (problems.empty()) check_contract(contract, chosen.offer, config.cpus, problems);
   if (!problems.empty()) return refuse(path, problems);
 
   STASIS_TRY_SET(GuestMemory memory, memory_of(saved));
   STASIS_TRY_SET(auto board, Board::make(config, std::move(contract), std::move(images), std::move(memory), sinks, std::move(chosen.kvm)));
-  const auto commits = stage_all(*board, image, problems);
+  const auto commits = stage_all(*board, image, true, problems);
   if (!problems.empty()) return refuse(path, problems);
   for (const auto& commit : commits) commit();
   board->settle();
@@ -251,7 +171,7 @@ Result<SaveReport> Machine::save(const std::string& path, SaveProgress* progress
   snapshot::Image image = image_of(*board_);
   image.producer = same_as ? *same_as
                            : snapshot::Producer{.program = "stasis", .version = std::string(version()),
-                                                .created_at = time_text(host::wall_clock_seconds()), .uuid = snapshot::random_uuid()};
+                                                .created_at = host::wall_clock_text(), .uuid = snapshot::random_uuid()};
   STASIS_TRY_SET(const std::vector<u64> pages, board_->memory.maybe_nonzero_pages());
   return snapshot::save(path, image, {board_->memory.host(), board_->memory.size(), pages}, progress, options);
 }
