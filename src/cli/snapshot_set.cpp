@@ -96,7 +96,6 @@ void add_snapshot_set(CLI::App& group, int& status) {
   auto* command = group.add_subcommand("set", "Gives fields other values, in a new snapshot");
   const auto options = std::make_shared<Options>();
   command->add_option("WORDS", options->words, "FILE, then PATH=VALUE once or more, then OUT; - is standard input and output")
-      ->required()
       ->option_text("FILE PATH=VALUE... OUT");
   add_output_options(*command, options->output);
   add_input_options(*command, options->input);

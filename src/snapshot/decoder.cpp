@@ -408,13 +408,17 @@ class Decoder {
   }
 
   void check_whole() {
-    for (const std::string_view wanted : {kProducer, kMachine, kParts, kHost, kRam, kRamIndex})
-      if (std::ranges::find(out_.sections, wanted, &SectionInfo::name) == out_.sections.end()) damaged(in(wanted) + " is missing");
-    if (out_.encrypted && !sealed_) damaged(in(kSeal) + " is missing");
+    std::vector<std::string_view> missing;
+    const auto want = [&](std::string_view name) {
+      if (std::ranges::find(out_.sections, name, &SectionInfo::name) == out_.sections.end()) missing.push_back(name);
+    };
+    for (const std::string_view name : {kProducer, kMachine, kParts, kHost, kRam, kRamIndex}) want(name);
+    if (out_.encrypted && !sealed_) missing.push_back(kSeal);
+    for (const ListedPart& part : parts_) want(part.path);
+    if (missing.size() == 1) damaged(in(missing.front()) + " is missing");
+    if (missing.size() > 1) damaged(fmt::format("sections '{}' are missing", fmt::join(missing, "', '")));
     if (index_at_ != commit_.index_offset && !(all_ && (index_at_ == 0 || commit_.index_offset == 0))) damaged("the commit record does not say where the index of the RAM is");
     std::ranges::sort(out_.image.parts, {}, &PartRecord::path);
-    for (const ListedPart& part : parts_)
-      if (std::ranges::find(out_.sections, part.path, &SectionInfo::name) == out_.sections.end()) damaged(in(part.path) + " is missing");
   }
 
   void finish() {

@@ -78,7 +78,7 @@ class Blocks {
   }
 
   void last() {
-    const auto block = header(0);
+    const auto block = header(kMostRam / kChunkBytes);
     if (!block) return;
     if (block->chunk != BlockHeader::kEnd || block->stored || block->digest != block_digest(*block, {})) tell(fmt::format("the block at byte {} does not end the region", at_));
     if (at_ + kBlockHeaderSize != end_) tell(fmt::format("the block that ends the region is at byte {}, the region goes on to byte {}", at_, end_));
@@ -118,6 +118,7 @@ Result<Verification> verify(const std::string& path, const OpenOptions& options,
   std::vector<Error>& problems = out.file.problems;
   if (out.file.blocks)
     take(block_problems(*snapshot.source, path, snapshot.ram_offset, snapshot.ram_end, out.file.index_read ? &snapshot.ram : nullptr), problems);
+  if (snapshot.sections.empty()) return out;
   if (out.file.locked)
     out.unchecked.push_back("what is encrypted: records, values, pages and the content digest; only that stored bytes match their digests (give --decrypt-key FILE)");
   else if (!out.file.parts_read)

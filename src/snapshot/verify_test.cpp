@@ -166,6 +166,9 @@ TEST_F(Verify, blocks_must_be_one_after_the_other) {
   EXPECT_NE(problems(good, &index).find("the one before it ends at"), std::string::npos);
   index = decoded->ram;
   index.chunks[2] = {};
+  EXPECT_NE(problems(good, &index).find("the one before it ends at"), std::string::npos);
+  index = decoded->ram;
+  index.chunks[3] = {};
   EXPECT_NE(problems(good, &index).find("does not end the region"), std::string::npos);
   index = decoded->ram;
   index.chunks[0].stored_bytes -= 1;

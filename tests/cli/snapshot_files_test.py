@@ -259,6 +259,7 @@ class Changes(SnapshotFiles):
             self.no("set", "b.stasis", change, "x.stasis", status=status, says=says)
         self.no("set", "b.stasis", "device/isa/uart0/lcr=1", status=USAGE, says="OUT")
         self.no("set", "b.stasis", "x.stasis", status=USAGE, says="OUT")
+        self.no("set", status=USAGE, says="FILE")
         self.only()
 
     def test_a_note_changes_nothing_else(self):
@@ -345,6 +346,10 @@ class Verifies(SnapshotFiles):
         for size in (0, 5, 64, 100, 3000, len(content) // 2, len(content) - 1):
             self.path("cut.stasis").write_bytes(content[:size])
             self.assertTrue(self.verified("cut.stasis", status=FAILED)["problems"], size)
+        head = self.sections("b.stasis")["memory/ram"]["offset"]
+        self.path("cut.stasis").write_bytes(content[:head])
+        told = [problem["message"] for problem in self.verified("cut.stasis", status=FAILED)["problems"]]
+        self.assertIn("sections 'memory/ram', 'memory/ram/index' are missing", told)
         self.path("cut.stasis").write_bytes(content + b"more")
         self.assertIn("follow the end", self.verified("cut.stasis", status=FAILED)["problems"][0]["message"])
 
@@ -362,7 +367,7 @@ class Verifies(SnapshotFiles):
     def test_hostile_files(self):
         content, chance = self.path("b.stasis").read_bytes(), random.Random(1)
         head = self.sections("b.stasis")["memory/ram"]["offset"]
-        for _ in range(60):
+        for _ in range(30):
             bad = bytearray(content)
             for _ in range(chance.choice((1, 3, 40))):
                 at = chance.choice((chance.randrange(head), chance.randrange(len(bad)), len(bad) - 1 - chance.randrange(3000)))
