@@ -22,6 +22,11 @@ void add_snapshot_diff(CLI::App& group, int& status);
 void add_snapshot_export(CLI::App& group, int& status);
 void add_snapshot_map(CLI::App& group, int& status);
 void add_snapshot_memory(CLI::App& group, int& status);
+// Below `snapshot`:
+void add_snapshot_verify(CLI::App& group, int& status);
+void add_snapshot_convert(CLI::App& group, int& status);  // convert, squash, rebase
+void add_snapshot_set(CLI::App& group, int& status);
+void add_snapshot_note(CLI::App& group, int& status);
 void add_version(CLI::App& app, int& status);
 
 }  // namespace stasis::cli

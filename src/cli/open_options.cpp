@@ -31,4 +31,10 @@ Result<snapshot::OpenSnapshot> open_snapshot(const std::string& file, const snap
   return snapshot::open_stream(STDIN_FILENO, "standard input", options);
 }
 
+Result<snapshot::OpenSnapshot> open_snapshot(const std::string& file, const OpenWords& words, bool bulk) {
+  STASIS_TRY_SET(snapshot::OpenOptions options, open_options(words));
+  options.bulk = bulk;
+  return open_snapshot(file, options);
+}
+
 }  // namespace stasis::cli

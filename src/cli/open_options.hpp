@@ -22,4 +22,7 @@ Result<snapshot::OpenOptions> open_options(const OpenWords& words);
 // file: a path, or "-" for standard input, which must be no terminal.
 Result<snapshot::OpenSnapshot> open_snapshot(const std::string& file, const snapshot::OpenOptions& options);
 
+// bulk: see OpenOptions.
+Result<snapshot::OpenSnapshot> open_snapshot(const std::string& file, const OpenWords& words, bool bulk = true);
+
 }  // namespace stasis::cli

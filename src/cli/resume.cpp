@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <thread>
@@ -13,7 +14,7 @@
 #include "cli/output.hpp"
 #include "control/messages.hpp"
 #include "control/runtime_dir.hpp"
-#include "machine/restoring.hpp"
+#include "machine/resume_check.hpp"
 
 namespace stasis::cli {
 namespace {
@@ -85,6 +86,21 @@ Result<int> resume(const ResumeOptions& options) {
   });
 }
 
+// What the engine that would be taken says, and whether the other one would take the machine.
+void add_verdict(const ResumeCheck& check, const EngineOptions& options, std::vector<Error>& out) {
+  const auto chosen = choose_engine(options);
+  if (!chosen) return out.push_back(chosen.error());
+  const std::string_view name = chosen->kvm ? "kvm" : "soft";
+  const auto other = std::ranges::find_if(check.engines, [&](const EngineVerdict& verdict) { return verdict.engine != name && verdict.can(); });
+  for (const EngineVerdict& verdict : check.engines) {
+    if (verdict.engine != name) continue;
+    for (Error problem : verdict.problems) {
+      if (other != check.engines.end()) problem.hint = "resume it with --engine " + other->engine;
+      out.push_back(std::move(problem));
+    }
+  }
+}
+
 // All that stands in the way, of the command line and of the file; nothing is started, claimed or written.
 std::vector<Error> problems_of(const ResumeOptions& options) {
   std::vector<Error> out;
@@ -108,7 +124,10 @@ std::vector<Error> problems_of(const ResumeOptions& options) {
   }
   if (!saved) return add(saved.error()), out;
   if (!engine) return out;
-  for (const Error& problem : resume_problems(*saved, *engine)) add(problem);
+  const ResumeCheck check = check_resume(saved->image);
+  for (const Error& problem : check.damage) add(problem);
+  for (const Error& problem : check.unsupported) add(problem);
+  add_verdict(check, *engine, out);
   if (options.verify == "before" && saved->parent_link.has_value() == (saved->parent != nullptr))
     if (const auto whole = snapshot::verify_ram(*saved); !whole) add(whole.error());
   return out;

@@ -13,12 +13,13 @@ namespace stasis::cli {
 namespace {
 
 struct SnapshotOptions {
+  OpenWords open;
   std::string file, path;
   bool json = false;
 };
 
 Result<> show(const SnapshotOptions& options) {
-  auto snapshot = open_snapshot(options.file);
+  auto snapshot = open_snapshot(options.file, options.open, !options.path.empty());
   if (!snapshot) {
     // What cannot be read can often still be named.
     if (const auto identity = snapshot::identify(options.file); identity && !options.json)
@@ -31,7 +32,7 @@ Result<> show(const SnapshotOptions& options) {
 }
 
 Result<> digest(const SnapshotOptions& options) {
-  STASIS_TRY_SET(const auto snapshot, open_snapshot(options.file));
+  STASIS_TRY_SET(const auto snapshot, open_snapshot(options.file, options.open));
   STASIS_TRY_SET(const std::string digest, snapshot::digest(snapshot));
   return print(options.json ? "{\"digest\": \"" + digest + "\"}\n" : digest + "\n"), Result<>{};
 }
@@ -41,6 +42,7 @@ CLI::App* add(CLI::App& group, int& status, const char* name, const char* help, 
   const auto options = std::make_shared<SnapshotOptions>();
   command->add_option("FILE", options->file, "The snapshot")->required();
   if (action == show) command->add_option("PATH", options->path, "One record or field: cpu/0, cpu/0/rip, device/isa/uart0/lcr");
+  add_open_options(*command, options->open);
   command->add_flag("--json", options->json, "For scripts");
   command->callback([options, action, &status] {
     const auto done = action(*options);
@@ -54,7 +56,7 @@ CLI::App* add(CLI::App& group, int& status, const char* name, const char* help, 
 }  // namespace
 
 void add_snapshot(CLI::App& app, int& status) {
-  auto* group = app.add_subcommand("snapshot", "Look into snapshot files; needs no running machine");
+  auto* group = app.add_subcommand("snapshot", "Look into snapshot files and make others from them; needs no running machine");
   group->require_subcommand(1);
   add(*group, status, "show", "What is in a snapshot: all in short, or one record or field", show)
       ->footer("Examples:\n"
@@ -69,6 +71,10 @@ void add_snapshot(CLI::App& app, int& status) {
   add_snapshot_export(*group, status);
   add_snapshot_map(*group, status);
   add_snapshot_memory(*group, status);
+  add_snapshot_verify(*group, status);
+  add_snapshot_convert(*group, status);
+  add_snapshot_set(*group, status);
+  add_snapshot_note(*group, status);
 }
 
 }  // namespace stasis::cli

@@ -18,6 +18,7 @@ namespace {
 constexpr std::size_t kRangesShown = 100, kFieldsShown = 500, kNamesShown = 6;
 
 struct DiffOptions {
+  OpenWords open;
   std::string a, b, symbols;
   int vcpu = -1;
   bool no_ram = false, all = false, json = false;
@@ -43,7 +44,7 @@ Result<> compare_ram(const DiffOptions& options, const snapshot::OpenSnapshot& a
   STASIS_TRY_SET(const auto ram_a, load_ram(a));
   STASIS_TRY_SET(const auto ram_b, load_ram(b));
   const inspect::RamSide side_a{inspect::PhysicalMemory(ram_a.source()), digests_of(a)}, side_b{inspect::PhysicalMemory(ram_b.source()), digests_of(b)};
-  Progress progress("comparing");
+  ProgressLine progress("comparing");
   STASIS_TRY_SET(out.ram, inspect::diff_ram(side_a, side_b, progress.get()));
   if (options.symbols.empty() || out.ram.pages == 0) return {};
   STASIS_TRY_SET(const auto symbols, load_symbols(options.symbols));
@@ -124,8 +125,8 @@ std::string json_of(const Diff& diff) {
 }
 
 Result<int> diff(const DiffOptions& options) {
-  STASIS_TRY_SET(const auto a, open_snapshot(options.a));
-  STASIS_TRY_SET(const auto b, open_snapshot(options.b));
+  STASIS_TRY_SET(const auto a, open_snapshot(options.a, options.open));
+  STASIS_TRY_SET(const auto b, open_snapshot(options.b, options.open));
   Diff out;
   out.records = inspect::diff_records(a.image, b.image);
   if (!options.no_ram) STASIS_TRY(compare_ram(options, a, b, out));
@@ -146,6 +147,7 @@ void add_snapshot_diff(CLI::App& group, int& status) {
   command->add_option("--vcpu", options->vcpu, "Whose page tables the symbols are looked up by; default: the first in 64-bit mode")->check(CLI::NonNegativeNumber);
   command->add_flag("--no-ram", options->no_ram, "Fields only");
   command->add_flag("--all", options->all, "Without it long lists are cut");
+  add_open_options(*command, options->open);
   command->add_flag("--json", options->json, "For scripts; never cut");
   command->footer("Exit status: 0 equal, 1 different, 2 usage, 3 the files could not be compared. Who wrote the files, when and in\n"
                   "which encoding is no difference.\n"

@@ -18,6 +18,7 @@ namespace stasis::cli {
 namespace {
 
 struct ExportOptions {
+  OpenWords open;
   std::string file, out, format;
   int vcpu = -1;
   bool json = false;
@@ -50,7 +51,7 @@ Result<Exported> export_raw(const ExportOptions& options, const snapshot::OpenSn
   STASIS_TRY_SET(auto state_file, snapshot::Publication::begin(state));
   STASIS_TRY(write_text(state_file, state_json(snapshot), state));
   {
-    Progress progress("exporting");
+    ProgressLine progress("exporting");
     STASIS_TRY(inspect::write_ram(file.fd(), 0, memory, target, progress.get()));
   }
   STASIS_TRY(file.publish());
@@ -80,7 +81,7 @@ Result<Exported> export_core(const ExportOptions& options, const snapshot::OpenS
   STASIS_TRY_SET(auto file, snapshot::Publication::begin(target));
   STASIS_TRY(write_all_at(file.fd(), plan.head, 0, target));
   {
-    Progress progress("exporting");
+    ProgressLine progress("exporting");
     STASIS_TRY(inspect::write_ram(file.fd(), plan.ram_offset, memory, target, progress.get()));
   }
   STASIS_TRY(file.publish());
@@ -94,7 +95,7 @@ Result<Exported> export_core(const ExportOptions& options, const snapshot::OpenS
 }
 
 Result<> run(const ExportOptions& options) {
-  STASIS_TRY_SET(const auto snapshot, open_snapshot(options.file));
+  STASIS_TRY_SET(const auto snapshot, open_snapshot(options.file, options.open));
   const auto write = options.format == "json" ? export_json : options.format == "raw" ? export_raw : export_core;
   STASIS_TRY_SET(const Exported exported, write(options, snapshot));
   if (options.json) {
@@ -119,6 +120,7 @@ void add_snapshot_export(CLI::App& group, int& status) {
       ->check(CLI::IsMember({"elf-core", "raw", "json"}))
       ->option_text("elf-core|raw|json REQUIRED");
   command->add_option("--vcpu", options->vcpu, "elf-core: whose virtual addresses; default: the first vCPU in 64-bit mode")->check(CLI::NonNegativeNumber);
+  add_open_options(*command, options->open);
   command->add_flag("--json", options->json, "What was written, for scripts; errors as JSON too");
   command->footer("Zero pages are holes in OUT, so it takes no more disk space than the guest uses.\n"
                   "Examples:\n"

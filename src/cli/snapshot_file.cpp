@@ -32,9 +32,7 @@ class WholeFile : public snapshot::Source {
 
 }  // namespace
 
-Result<snapshot::OpenSnapshot> open_snapshot(const std::string& path) { return snapshot::open(path); }
-
-Progress::Progress(std::string what)
+ProgressLine::ProgressLine(std::string what)
     : what_(std::move(what)), terminal_(host::is_terminal(STDERR_FILENO)), began_(host::monotonic_ns()), last_(began_) {
   progress_.step = [this](u64 done, u64 total) {
     const u64 now = host::monotonic_ns();
@@ -47,12 +45,12 @@ Progress::Progress(std::string what)
   };
 }
 
-Progress::~Progress() {
+ProgressLine::~ProgressLine() {
   if (shown_) std::fputs("\r\033[K", stderr);
 }
 
 Result<snapshot::RamImage> load_ram(const snapshot::OpenSnapshot& snapshot) {
-  Progress progress("reading " + printable(snapshot.path));
+  ProgressLine progress("reading " + printable(snapshot.path));
   return snapshot::RamImage::load(snapshot, progress.get());
 }
 

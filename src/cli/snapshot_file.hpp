@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "cli/open_options.hpp"
 #include "inspect/page_walk.hpp"
 #include "inspect/symbols.hpp"
 #include "snapshot/ram_image.hpp"
@@ -10,16 +11,13 @@
 
 namespace stasis::cli {
 
-// Every offline command opens its files by this one.
-Result<snapshot::OpenSnapshot> open_snapshot(const std::string& path);
-
 // A line on standard error while it lives, if that is a terminal: "comparing 1.0 GiB of 2.0 GiB, …".
-class Progress {
+class ProgressLine {
  public:
-  explicit Progress(std::string what);
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
-  ~Progress();
+  explicit ProgressLine(std::string what);
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+  ~ProgressLine();
   snapshot::SaveProgress* get() { return &progress_; }
 
  private:

@@ -21,6 +21,7 @@ namespace {
 using inspect::Color;
 
 struct MapOptions {
+  OpenWords open;
   std::string file, out, with;
   bool json = false;
 };
@@ -70,7 +71,7 @@ Result<Drawn> draw_contents(const snapshot::OpenSnapshot& snapshot) {
   inspect::Mappings mappings;
   if (const auto vcpu = choose_vcpu(snapshot, -1))
     if (const auto space = inspect::address_space_of(*vcpu, memory, ""); space && space->levels) mappings = inspect::mappings_of(memory, *space);
-  Progress progress("measuring");
+  ProgressLine progress("measuring");
   STASIS_TRY_SET(const inspect::PageMap map, inspect::map_contents(memory, mappings, progress.get()));
   Drawn out{frame_of(memory, map, kContentColors, inspect::kContentNames), {}};
   out.picture.title = short_name(snapshot.path);
@@ -82,7 +83,7 @@ Result<Drawn> draw_changes(const snapshot::OpenSnapshot& a, const snapshot::Open
   STASIS_TRY_SET(const auto ram_a, load_ram(a));
   STASIS_TRY_SET(const auto ram_b, load_ram(b));
   const inspect::RamSide side_a{inspect::PhysicalMemory(ram_a.source()), a.chunk_digests}, side_b{inspect::PhysicalMemory(ram_b.source()), b.chunk_digests};
-  Progress progress("comparing");
+  ProgressLine progress("comparing");
   STASIS_TRY_SET(const inspect::PageMap map, inspect::map_changes(side_a, side_b, progress.get()));
   const auto& larger = side_a.memory.size() >= side_b.memory.size() ? side_a.memory : side_b.memory;
   Drawn out{frame_of(larger, map, kChangeColors, inspect::kChangeNames), {}};
@@ -95,12 +96,12 @@ Result<> map(const MapOptions& options) {
   const bool svg = options.out.ends_with(".svg");
   if (!svg && !options.out.ends_with(".png"))
     return fail(ErrorCode::usage, "OUT", fmt::format("'{}' ends neither in .png nor in .svg", options.out), "its ending chooses the kind of picture");
-  STASIS_TRY_SET(const auto snapshot, open_snapshot(options.file));
+  STASIS_TRY_SET(const auto snapshot, open_snapshot(options.file, options.open));
   Drawn drawn;
   if (options.with.empty()) {
     STASIS_TRY_SET(drawn, draw_contents(snapshot));
   } else {
-    STASIS_TRY_SET(const auto other, open_snapshot(options.with));
+    STASIS_TRY_SET(const auto other, open_snapshot(options.with, options.open));
     STASIS_TRY_SET(drawn, draw_changes(snapshot, other));
   }
   const std::string target = absolute_path(options.out);
@@ -132,6 +133,7 @@ void add_snapshot_map(CLI::App& group, int& status) {
   command->add_option("FILE", options->file, "The snapshot")->required();
   command->add_option("OUT", options->out, "The picture to write: NAME.png or NAME.svg")->required();
   command->add_option("--with", options->with, "What became of each page in this later snapshot")->type_name("OTHER");
+  add_open_options(*command, options->open);
   command->add_flag("--json", options->json, "How many pages of each kind, for scripts");
   command->footer("Examples:\n"
                   "  stasis snapshot map web.stasis web.png\n"

@@ -19,6 +19,7 @@ namespace {
 constexpr u64 kDefaultLength = 256, kPiece = kMiB, kMostJson = 64 * kMiB;
 
 struct MemoryOptions {
+  OpenWords open;
   std::string file, virtual_address, physical_address, symbols, length;
   int vcpu = -1;
   bool binary = false, json = false;
@@ -93,7 +94,7 @@ Result<> check(const MemoryOptions& options) {
 
 Result<> memory(const MemoryOptions& options) {
   STASIS_TRY(check(options));
-  STASIS_TRY_SET(const auto snapshot, open_snapshot(options.file));
+  STASIS_TRY_SET(const auto snapshot, open_snapshot(options.file, options.open));
   STASIS_TRY_SET(const auto ram, load_ram(snapshot));
   const inspect::PhysicalMemory memory(ram.source());
   const std::string object = object_of(snapshot);
@@ -143,6 +144,7 @@ void add_snapshot_memory(CLI::App& group, int& status) {
   command->add_option("--vcpu", options->vcpu, "Whose page tables; default: the first vCPU in 64-bit mode")->check(CLI::NonNegativeNumber);
   command->add_option("--symbols", options->symbols, "System.map, a saved /proc/kallsyms, or an ELF file with symbols")->type_name("FILE");
   command->add_flag("--binary", options->binary, "The bytes themselves, for a file or a pipe");
+  add_open_options(*command, options->open);
   command->add_flag("--json", options->json, "For scripts");
   command->footer("An address that is not mapped is an error that names the page table level at which the walk ended.\n"
                   "Examples:\n"

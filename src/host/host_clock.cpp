@@ -21,6 +21,14 @@ u64 wall_clock_seconds() {
   return static_cast<u64>(std::max<time_t>(t.tv_sec, 0));
 }
 
+std::string wall_clock_text() {
+  const time_t when = static_cast<time_t>(wall_clock_seconds());
+  std::tm parts{};
+  ::gmtime_r(&when, &parts);
+  char text[32];
+  return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts)};
+}
+
 bool SystemHostClock::sleep_until(u64 deadline_ns) {
   std::unique_lock lock(mutex_);
   while (!woken_) {

@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <string>
 
 #include "base/types.hpp"
 
@@ -10,6 +11,7 @@ namespace stasis::host {
 
 u64 monotonic_ns();        // never steps; its zero means nothing
 u64 wall_clock_seconds();  // since 1970-01-01 UTC
+std::string wall_clock_text();  // the same as "2025-01-31T12:00:00Z"
 
 // A monotonic clock with a sleep that another thread can end early.
 class HostClock {

@@ -4,14 +4,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <ctime>
+#include <ranges>
 
 #include "base/text.hpp"
 #include "base/version.hpp"
+#include "cpu/checks.hpp"
 #include "host/host_clock.hpp"
 #include "machine/board.hpp"
 #include "machine/dirty_base.hpp"
-#include "machine/restoring.hpp"
+#include "machine/staging.hpp"
 #include "snapshot/format.hpp"
 
 namespace stasis {
@@ -28,13 +29,17 @@ PartRecord record_of(std::string_view path, const S& value) {
   return {std::string(path), state::schema_of<S>(), state::save_record(value)};
 }
 
-// ISO 8601, UTC.
-std::string time_text(u64 seconds) {
-  const std::time_t when = static_cast<std::time_t>(seconds);
-  std::tm parts{};
-  ::gmtime_r(&when, &parts);
-  char text[32];
-  return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts)};
+// One error for all problems; each names its object, field, value and what is allowed.
+std::unexpected<Error> refuse(const std::string& path, const Problems& problems) {
+  std::string all;
+  constexpr std::size_t kMostTold = 50;
+  for (const Error& problem : problems | std::views::take(kMostTold))
+    all += fmt::format("{}{}: {}", all.empty() ? "" : "\n  ", problem.object, problem.message);
+  if (problems.size() > kMostTold) all += "\n  …";
+  const std::string head = problems.size() == 1 ? "" : fmt::format("{} problems:\n  ", problems.size());
+  const auto worst = std::ranges::find(problems, ErrorCode::bad_file, &Error::code);  // damage before what is only not offered here
+  const Error& first = worst != problems.end() ? *worst : problems.front();
+  return fail(first.code, "snapshot " + path, head + all, first.hint);
 }
 
 snapshot::Image image_of(const Board& board) {
@@ -46,6 +51,16 @@ snapshot::Image image_of(const Board& board) {
     image.parts.push_back({placed.path, placed.part->schema(), placed.part->capture()});
   image.ram_size = board.memory.size();
   return image;
+}
+
+// A mapped file is the RAM, and pages come in as they are touched; what is packed or in a child is brought in now.
+Result<GuestMemory> memory_of(const snapshot::OpenSnapshot& saved) {
+  const snapshot::OpenSnapshot& root = snapshot::root_of(saved);
+  const bool mapped = root.ram.encoding == snapshot::Encoding::mapped;
+  STASIS_TRY_SET(GuestMemory memory, mapped ? GuestMemory::map_file(root.file.get(), root.ram_offset, root.image.ram_size, root.nonzero)
+                                            : GuestMemory::create(saved.image.ram_size));
+  if (!mapped || saved.parent) STASIS_TRY(snapshot::load_ram(saved, memory.host(), mapped));
+  return memory;
 }
 
 }  // namespace
@@ -81,12 +96,14 @@ Result<std::unique_ptr<Machine>> Machine::restore(const std::string& path, const
 Result<std::unique_ptr<Machine>> Machine::restore(snapshot::OpenSnapshot saved, const MachineSinks& sinks, const EngineOptions& options) {
   STASIS_TRY_SET(ChosenEngine chosen, choose_engine(options));
   Problems problems;
-  SavedBoard parsed = parse_board(saved, chosen.offer, problems);
-  if (!problems.empty()) return refuse_restore(saved.path, problems);
+  auto [config, contract, images] = take_machine(saved.image, problems);
+  if (problems.empty()) check_contract(contract, chosen.offer, config.cpus, problems);
+  if (!problems.empty()) return refuse(saved.path, problems);
+
   STASIS_TRY_SET(GuestMemory memory, memory_of(saved));
-  STASIS_TRY_SET(auto board, Board::make(parsed.config, std::move(parsed.contract), std::move(parsed.images), std::move(memory), sinks, std::move(chosen.kvm)));
-  const auto commits = stage_all(*board, saved.image, problems);
-  if (!problems.empty()) return refuse_restore(saved.path, problems);
+  STASIS_TRY_SET(auto board, Board::make(config, std::move(contract), std::move(images), std::move(memory), sinks, std::move(chosen.kvm)));
+  const auto commits = stage_all(*board, saved.image, true, problems);
+  if (!problems.empty()) return refuse(saved.path, problems);
   for (const auto& commit : commits) commit();
   board->settle();
   STASIS_TRY(board->engine->load());
@@ -158,7 +175,7 @@ snapshot::Image Machine::image_now(const snapshot::Producer* same_as) const {
   snapshot::Image image = image_of(*board_);
   image.producer = same_as ? *same_as
                            : snapshot::Producer{.program = "stasis", .version = std::string(version()),
-                                                .created_at = time_text(host::wall_clock_seconds()), .uuid = snapshot::random_uuid()};
+                                                .created_at = host::wall_clock_text(), .uuid = snapshot::random_uuid()};
   return image;
 }
 

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "snapshot/bodies.hpp"
+#include "snapshot/examine.hpp"
 #include "snapshot/format.hpp"
 #include "snapshot/frame_reader.hpp"
 #include "snapshot/reader.hpp"
@@ -38,6 +39,18 @@ class Decoder {
     return std::move(out_);
   }
 
+  // Goes on past damage; see Examination.
+  Examination examine() {
+    all_ = true;
+    if (begin_anyway()) {
+      if (const auto walked = walk(); !walked) problems_.push_back(walked.error());
+      check_whole();
+    }
+    const bool parts_read = parts_read_ && out_.image.parts.size() == parts_.size() && !out_.image.machine.path.empty();
+    finish();
+    return {.decoded = std::move(out_), .problems = std::move(problems_), .locked = no_key_, .blocks = in_blocks_, .index_read = index_at_ != 0, .parts_read = parts_read};
+  }
+
  private:
   std::unexpected<Error> bad(std::string message, const char* hint = kDamaged) const {
     return fail(ErrorCode::bad_file, object_, std::move(message), hint);
@@ -58,6 +71,38 @@ class Decoder {
 
   Result<> begin() {
     STASIS_TRY_SET(header_, frames_.header());
+    STASIS_TRY(check_version());
+    if (!source_.arriving()) {
+      STASIS_TRY_SET(commit_, frames_.commit_at_end(header_));
+      end_ = source_.size() - kCommitSize;
+    } else {
+      end_ = header_.length ? header_.length - kCommitSize : kMostRam * 2;
+    }
+    return {};
+  }
+
+  // Without a good header or commit record the sections can be followed all the same. False: this is no snapshot, or of a
+  // version that has other sections.
+  bool begin_anyway() {
+    auto header = frames_.header();
+    if (!header) {
+      problems_.push_back(header.error());
+      std::array<u8, kMagic.size()> magic{};
+      if (source_.size() < kHeaderSize || !source_.read(0, magic) || magic != kMagic) return false;
+    } else {
+      header_ = *header;
+    }
+    if (auto version = check_version(); !version) return problems_.push_back(version.error()), false;
+    auto commit = frames_.commit_at_end(header_);
+    if (commit) commit_ = *commit;
+    else problems_.push_back(commit.error()), torn_ = true;
+    end_ = source_.size();
+    std::array<u8, kCommitMagic.size()> last{};
+    if (end_ >= kHeaderSize + kCommitSize && source_.read(end_ - kCommitSize, last) && is_commit(last)) end_ -= kCommitSize;
+    return true;
+  }
+
+  Result<> check_version() {
     if (!is_known_major(header_.major) || (header_.flags & ~kKnownHeaderFlags) || (header_.major == 0 && header_.flags)) {
       const auto producer = frames_.producer();
       const std::string who = producer ? written_by(*producer) : "its producer cannot be read";
@@ -66,12 +111,6 @@ class Decoder {
                     fmt::format("has format {}.{} ({}), this Stasis reads formats up to {}.x", header_.major, header_.minor, who, kFormatMajor), kNewer);
       return fail(ErrorCode::unsupported, object_,
                   fmt::format("has header flags {:#x} ({}), known are {:#x}", header_.flags, who, header_.major ? u32{kKnownHeaderFlags} : 0), kNewer);
-    }
-    if (!source_.arriving()) {
-      STASIS_TRY_SET(commit_, frames_.commit_at_end(header_));
-      end_ = source_.size() - kCommitSize;
-    } else {
-      end_ = header_.length ? header_.length - kCommitSize : kMostRam * 2;
     }
     out_.format_major = header_.major;
     out_.format_minor = header_.minor;
@@ -98,7 +137,15 @@ class Decoder {
       STASIS_TRY_SET(const bool ended, at_end(at));
       if (ended) break;
       if (out_.sections.size() == kMostSections) return bad(fmt::format("has more than {} sections", kMostSections));
-      STASIS_TRY_SET(const Frame frame, frames_.frame(at, end_, out_.sections.empty() ? "" : out_.sections.back().name, commit_.index_offset));
+      auto found = frames_.frame(at, end_, out_.sections.empty() ? "" : out_.sections.back().name, commit_.index_offset);
+      if (!found && !all_) return std::unexpected(std::move(found).error());
+      if (!found) {
+        problems_.push_back(std::move(found).error());
+        torn_ = true;
+        STASIS_TRY_SET(at, next_header(at + 8));
+        continue;
+      }
+      const Frame& frame = *found;
       const SectionHeader& section = frame.header;
       if (sealed_) damaged(in(section.name) + " comes after the seal");
       if (section.name != kSeal) add_header(frame.bytes);
@@ -108,14 +155,32 @@ class Decoder {
                                .offset = frame.body, .length = frame.end - frame.body,
                                .digest = section.flags & kRegion ? "" : hex(section.digest)});
       STASIS_TRY(check_zero(frame.at + section.header_bytes(), frame.body, "before " + in(section.name)));
-      STASIS_TRY(take(frame));
+      if (auto taken = take(frame); !taken) {
+        if (!all_) return taken;
+        problems_.push_back(std::move(taken).error());
+      }
       STASIS_TRY(check_zero(frame.end, frame.next, "after " + in(section.name)));
       at = frame.next;
     }
-    if (out_.sections.size() != commit_.sections)
+    if (!torn_ && out_.sections.size() != commit_.sections)
       damaged(fmt::format("has {} sections, its commit record says {}", out_.sections.size(), commit_.sections));
     if (problems_.empty() && root_.result() != commit_.root) damaged("the section headers do not match the root digest of the commit record");
     return {};
+  }
+
+  // Where the next whole section header is, at or after `at`; the end of the sections when there is none.
+  Result<u64> next_header(u64 at) const {
+    std::vector<u8> piece(kMiB);
+    while (at < end_) {
+      const u64 size = std::min<u64>(piece.size(), end_ - at);
+      STASIS_TRY(source_.read(at, MutableBytes(piece).first(size)));
+      for (u64 i = 0; i + kSectionMagic.size() <= size; i += 8)
+        if (std::equal(kSectionMagic.begin(), kSectionMagic.end(), piece.begin() + static_cast<std::ptrdiff_t>(i)) && frames_.frame(at + i, end_, "", commit_.index_offset))
+          return at + i;
+      at += size & ~u64{7};
+      if (size < 8) break;
+    }
+    return end_;
   }
 
   void add_header(Bytes bytes) {
@@ -148,7 +213,7 @@ class Decoder {
                                                   written_by(out_.image.producer)), kNewer);
       return {};
     }
-    if (!known && (section.flags & kCritical))
+    if (!known && (section.flags & kCritical) && (parts_read_ || !all_))
       problem(ErrorCode::unsupported, fmt::format("{} is unknown here and must be understood ({})", in(section.name),
                                                   written_by(out_.image.producer)), kNewer);
     if (!known) return section.flags & kRegion ? Result<>{} : take_foreign(frame);
@@ -248,7 +313,7 @@ class Decoder {
   std::optional<MutableBytes> opened(const std::string& name, MutableBytes stored) {
     if (!out_.encrypted || name == kProducer || name == kEncryption || name == kSeal) return stored;
     if (!out_.cipher) {
-      if (!locked_) damaged("is encrypted, but has no section 'encryption' before the first encrypted one");
+      if (!locked_ && !no_key_) damaged("is encrypted, but has no section 'encryption' before the first encrypted one");
       locked_ = true;
       return {};
     }
@@ -286,6 +351,7 @@ class Decoder {
       STASIS_TRY_SET(parts_, parts_from(value, where));
       for (const ListedPart& listed : parts_)
         if (listed.inherited) out_.image.parts.push_back(left_out(listed));
+      parts_read_ = true;
     } else if (name == kHost) {
       STASIS_TRY_SET(out_.image.host, host_from(value, where));
     } else if (name == kParent) {
@@ -308,6 +374,8 @@ class Decoder {
 
   Result<> unlock(const EncryptionInfo& info) {
     if (!out_.encrypted) return bad("has a section 'encryption', but its header does not say that it is encrypted");
+    no_key_ = all_ && !options_.key;
+    if (no_key_) return {};
     if (!options_.key)
       return fail(ErrorCode::usage, object_, fmt::format("is encrypted ({})", written_by(out_.image.producer)), "give its key: --decrypt-key FILE");
     Cipher cipher(*options_.key, info.salt);
@@ -319,6 +387,7 @@ class Decoder {
 
   Result<> check_seal(Bytes body) {
     sealed_ = true;
+    if (no_key_) return {};
     if (!out_.cipher) return bad("has a seal, but is not encrypted");
     if (!std::ranges::equal(body, out_.cipher->seal_of_headers(headers_))) return bad("its sections are not those that were encrypted with this key");
     return {};
@@ -346,14 +415,19 @@ class Decoder {
   }
 
   void check_whole() {
-    for (const std::string_view wanted : {kProducer, kMachine, kParts, kHost, kRam, kRamIndex})
-      if (std::ranges::find(out_.sections, wanted, &SectionInfo::name) == out_.sections.end()) damaged(in(wanted) + " is missing");
-    if (out_.encrypted && !sealed_) damaged(in(kSeal) + " is missing");
-    if (index_at_ != commit_.index_offset) damaged("the commit record does not say where the index of the RAM is");
+    std::vector<std::string_view> missing;
+    const auto want = [&](std::string_view name) {
+      if (std::ranges::find(out_.sections, name, &SectionInfo::name) == out_.sections.end()) missing.push_back(name);
+    };
+    for (const std::string_view name : {kProducer, kMachine, kParts, kHost, kRam, kRamIndex}) want(name);
+    if (out_.encrypted && !sealed_) missing.push_back(kSeal);
+    for (const ListedPart& part : parts_)
+      if (!part.inherited) want(part.path);
+    if (missing.size() == 1) damaged(in(missing.front()) + " is missing");
+    if (missing.size() > 1) damaged(fmt::format("sections '{}' are missing", fmt::join(missing, "', '")));
+    if (index_at_ != commit_.index_offset && !(all_ && (index_at_ == 0 || commit_.index_offset == 0))) damaged("the commit record does not say where the index of the RAM is");
     std::ranges::sort(out_.image.parts, {}, &PartRecord::path);
     if (!out_.parent_link && std::ranges::any_of(parts_, &ListedPart::inherited)) damaged("has parts that are the parent's, but no parent");
-    for (const ListedPart& part : parts_)
-      if (!std::ranges::binary_search(out_.image.parts, part.path, {}, &PartRecord::path)) damaged(in(part.path) + " is missing");
   }
 
   void finish() {
@@ -380,7 +454,10 @@ class Decoder {
   std::vector<u8> headers_;  // of an encrypted file: what its seal is over
   u64 end_ = 0;              // of the sections, at the latest
   u64 metadata_ = 0, index_at_ = 0;
-  bool in_blocks_ = false, sealed_ = false, locked_ = false;
+  bool in_blocks_ = false, sealed_ = false, locked_ = false, parts_read_ = false;
+  bool all_ = false;     // examining: every problem is told
+  bool no_key_ = false;  // then: encrypted, and nobody gave the key
+  bool torn_ = false;    // then: the frame could not be followed from end to end
   struct Free {
     void operator()(u8* memory) const { std::free(memory); }
   };
@@ -403,6 +480,10 @@ Digest content_digest(const Decoded& decoded) {
 
 Result<Decoded> decode(const Source& source, const std::string& object, const OpenOptions& options) {
   return Decoder(source, object, options).run();
+}
+
+Examination examine(const Source& source, const std::string& object, const OpenOptions& options) {
+  return Decoder(source, object, options).examine();
 }
 
 // Header, and the producer as far as it can be read: both keep their form in every version.

@@ -43,6 +43,7 @@ class Encoder {
     for (Section& section : before_) STASIS_TRY(put(std::move(section)));
     STASIS_TRY(put_header(ram_header_));
     STASIS_TRY(ram.run(out_));
+    STASIS_TRY(check_source(ram.index()));
     finish_digest(ram.index());
     const u64 index_offset = out_.position();
     STASIS_TRY(put(section_of(kRamIndex, cbor::encode(to_value(ram.index())))));
@@ -184,6 +185,20 @@ class Encoder {
   Section seal() const {
     const auto seal = cipher_->seal_of_headers(headers_);
     return section_of(kSeal, {seal.begin(), seal.end()});
+  }
+
+  // What was damaged where it came from must not get digests that fit it.
+  Result<> check_source(const RamIndex& index) const {
+    if (!options_.source) return {};
+    const auto& wanted = options_.source->ram.chunks;
+    u64 damaged = 0, first = 0;
+    for (u64 i = index.chunks.size(); i-- > 0;)
+      if (index.chunks[i].nonzero != wanted[i].nonzero || index.chunks[i].content != wanted[i].content) ++damaged, first = i;
+    if (!damaged) return {};
+    return fail(ErrorCode::bad_file, options_.source->path,
+                fmt::format("section '{}' does not match its digests in {} of {} chunks of 256 KiB, the first at RAM offset {:#x}", kRam, damaged,
+                            wanted.size(), first * kChunkBytes),
+                "the file is damaged: take another copy of it; 'stasis snapshot verify' lists all damage");
   }
 
   void finish_digest(RamIndex& index) {

@@ -165,15 +165,25 @@ Result<> load_ram(const OpenSnapshot& snapshot, u8* ram, bool over_root, SavePro
   return error.result();
 }
 
-Result<> verify_ram(const OpenSnapshot& snapshot, SaveProgress* progress) {
+Result<std::vector<Error>> ram_problems(const OpenSnapshot& snapshot, SaveProgress* progress) {
   const u64 size = snapshot.image.ram_size;
   u64 files = 0, from = 0;
   for (const OpenSnapshot* at = &snapshot; at; at = at->parent.get()) ++files;
   const u64 total = size * (files + (files > 1));
-  for (const OpenSnapshot* at = &snapshot; at; at = at->parent.get(), from += size) STASIS_TRY(verify_stored(*at, progress, from, total));
-  if (snapshot.parent) STASIS_TRY(verify_content(snapshot, progress, from, total));
+  std::vector<Error> problems;
+  const auto take = [&](Result<> checked) -> Result<> {
+    if (checked || checked.error().code == ErrorCode::cancelled) return checked;
+    return problems.push_back(std::move(checked).error()), Result<>{};
+  };
+  for (const OpenSnapshot* at = &snapshot; at; at = at->parent.get(), from += size) STASIS_TRY(take(verify_stored(*at, progress, from, total)));
+  if (snapshot.parent) STASIS_TRY(take(verify_content(snapshot, progress, from, total)));
   if (progress && progress->step) (void)progress->step(total, total);
-  return {};
+  return problems;
+}
+
+Result<> verify_ram(const OpenSnapshot& snapshot, SaveProgress* progress) {
+  STASIS_TRY_SET(const std::vector<Error> problems, ram_problems(snapshot, progress));
+  return problems.empty() ? Result<>{} : Result<>(std::unexpected(problems.front()));
 }
 
 Result<std::string> digest(const OpenSnapshot& snapshot, SaveProgress* progress) {

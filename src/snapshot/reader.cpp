@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "snapshot/examine.hpp"
 #include "snapshot/format.hpp"
 #include "snapshot/stream_source.hpp"
 
@@ -135,6 +136,18 @@ Result<> join_parts(OpenSnapshot& child) {
 }
 
 Result<OpenSnapshot> open(const std::string& path, const OpenOptions& options) { return open_at_depth(path, options, 0); }
+
+Result<ExaminedFile> examine(const std::string& path, const OpenOptions& options) {
+  STASIS_TRY_SET(Opened opened, open_regular(path));
+  const auto source = std::make_shared<const FileSource>(opened.file.get(), opened.size, path);
+  ExaminedFile out{examine(*source, path, options), {}};
+  static_cast<Decoded&>(out.snapshot) = std::move(out.decoded);
+  out.snapshot.path = path;
+  out.snapshot.file = std::move(opened.file);
+  out.snapshot.source = source;
+  if (auto parent = open_parent(out.snapshot, options, 0); !parent) out.problems.push_back(std::move(parent).error());
+  return out;
+}
 
 Result<OpenSnapshot> open_stream(int fd, const std::string& name, const OpenOptions& options) {
   STASIS_TRY_SET(const std::shared_ptr<StreamSource> source, StreamSource::create(fd, name));

@@ -88,6 +88,8 @@ Result<> load_ram(const OpenSnapshot& snapshot, u8* ram, bool over_root, SavePro
 
 // Reads all RAM, of parents too, and checks it against its digests; names the damaged pages.
 Result<> verify_ram(const OpenSnapshot& snapshot, SaveProgress* progress = nullptr);
+// The same, with all damage of each file and not the first only; an error only when cancelled.
+Result<std::vector<Error>> ram_problems(const OpenSnapshot& snapshot, SaveProgress* progress = nullptr);
 // The content digest, as digest() of the live machine gives it. Verifies the RAM on the way, and what the file says of itself.
 Result<std::string> digest(const OpenSnapshot& snapshot, SaveProgress* progress = nullptr);
 

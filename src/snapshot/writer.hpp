@@ -23,6 +23,9 @@ struct SaveOptions {
   const OpenSnapshot* parent = nullptr;
   // Pages that may differ from the parent's, one bit per page; null: not known, all are compared.
   const std::vector<u64>* dirty = nullptr;
+  // Where the RAM was read from, when that is a snapshot: it must be what that one's digests say, or it is refused (bad_file)
+  // before the commit record.
+  const OpenSnapshot* source = nullptr;
   unsigned threads = 0;          // 0: by the host's CPUs
 };
 
