@@ -299,5 +299,23 @@ TEST(Encodings, long_records_can_be_left_out) {
   EXPECT_EQ(*digest(*open_memory(bytes)), digest(image, ram.source()));
 }
 
+// Loading and saving again gives the same bytes, so there are none that nobody looks at.
+TEST(Encodings, every_byte_of_an_index_has_a_meaning) {
+  RamIndex index{.encoding = Encoding::packed, .incremental = true, .pages = 3};
+  index.chunks = {{.nonzero = 1, .in_parent = 1, .content = {1}}};
+  const auto read = [&](std::size_t at, u8 byte) {
+    cbor::Value value = to_value(index);
+    for (auto& [name, member] : value.as<cbor::Map>()->members())
+      if (name == "chunks") member.as<cbor::ByteString>()->at(at) |= byte;
+    return ram_index_from(value, 3, true, "test");
+  };
+  EXPECT_TRUE(read(71, 0));
+  const auto reserved = read(71, 1), digest_of_none = read(40, 1);
+  ASSERT_FALSE(reserved);
+  EXPECT_NE(reserved.error().text().find("chunk 0 has reserved bytes that are not zero"), std::string::npos) << reserved.error().text();
+  ASSERT_FALSE(digest_of_none);
+  EXPECT_NE(digest_of_none.error().text().find("chunk 0 has a digest for no pages of its own"), std::string::npos) << digest_of_none.error().text();
+}
+
 }  // namespace
 }  // namespace stasis::snapshot

@@ -62,6 +62,7 @@ std::string wrong_with(const RamIndex& index, const ChunkRecord& record, u64 chu
   if (index.incremental && record.nonzero != held) return "has pages whose state and whether they are zero disagree";
   if (record.same_as && index.encoding != Encoding::packed) return "has same-as pages, which only the packed encoding has";
   if ((record.nonzero == 0) != (record.content == Digest{})) return "has a digest for pages of zeros, or none for others";
+  if (index.incremental && (record.present == 0) != (record.stored == Digest{})) return "has a digest for no pages of its own, or none for some";
   if (index.encoding == Encoding::packed) {
     if ((record.present == 0) != (record.block == 0) || (record.present == 0) != (record.stored_bytes == 0)) return "has pages without a block, or a block without pages";
     if (record.stored_bytes > kChunkBytes + kMostCipherBytes) return fmt::format("has a block of {} bytes, allowed are {}", record.stored_bytes, kChunkBytes + kMostCipherBytes);
@@ -159,6 +160,8 @@ Result<RamIndex> ram_index_from(const cbor::Value& body, u64 pages, bool increme
   out.chunks.reserve(count);
   for (u64 i = 0; i < count; ++i) {
     out.chunks.push_back(record_at(out, records->data() + i * size));
+    if (out.encoding == Encoding::packed && get(records->data() + (i + 1) * size - 4, 4))
+      return fail(ErrorCode::bad_file, object, fmt::format("chunk {} has reserved bytes that are not zero", i), kDamagedOrForeign);
     if (const std::string wrong = wrong_with(out, out.chunks.back(), i); !wrong.empty())
       return fail(ErrorCode::bad_file, object, fmt::format("chunk {} {}", i, wrong), kDamagedOrForeign);
   }

@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <set>
+#include <utility>
 
 #include "snapshot/examine.hpp"
 #include "snapshot/format.hpp"
@@ -57,31 +59,6 @@ bool is_folder(const std::string& path) {
   return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-Result<OpenSnapshot> open_at_depth(const std::string& path, const OpenOptions& options, unsigned depth);
-
-// The parent where it may be: the first file that holds the content wanted.
-Result<std::shared_ptr<const OpenSnapshot>> find_parent(const OpenSnapshot& child, const OpenOptions& options, unsigned depth) {
-  const ParentLink& wanted = *child.parent_link;
-  const std::string object = "snapshot " + child.path;
-  if (depth >= kMostAncestors) return fail(ErrorCode::bad_file, object, fmt::format("has more than {} ancestors", kMostAncestors), "squash the chain");
-  std::vector<std::string> places;
-  for (const std::string& place : options.parents) places.push_back(is_folder(place) ? place + "/" + wanted.file : place);
-  places.push_back(folder_of(child.path) + "/" + wanted.file);
-  std::string tried;
-  for (const std::string& place : places) {
-    OpenOptions without_bulk = options;
-    without_bulk.bulk = false;
-    auto parent = open_at_depth(place, without_bulk, depth + 1);
-    if (parent && parent->ram.content == wanted.content && parent->image.ram_size == child.image.ram_size)
-      return std::make_shared<const OpenSnapshot>(std::move(*parent));
-    // A file of that name that is damaged, or whose own parent is missing, is worth more words than "not found".
-    tried += fmt::format("{}{}", tried.empty() ? "" : "; ", parent ? fmt::format("{} has content {}", place, hex(parent->ram.content)) : parent.error().text());
-  }
-  return fail(ErrorCode::not_found, object,
-              fmt::format("its parent '{}' (content {}, uuid {}) was not found: {}", wanted.file, hex(wanted.content), uuid_text(wanted.uuid), tried),
-              "say where it is: --parent FILE or --parent FOLDER");
-}
-
 // A record from the file that has it: this one, or an ancestor.
 Result<PartRecord> read_part(const OpenSnapshot& snapshot, const PartRecord& wanted) {
   const OpenSnapshot* holder = &snapshot;
@@ -110,20 +87,65 @@ Result<PartRecord> read_part(const OpenSnapshot& snapshot, const PartRecord& wan
   return record;
 }
 
-Result<> open_parent(OpenSnapshot& child, const OpenOptions& options, unsigned depth) {
-  if (!child.parent_link || !options.ancestors) return {};
-  STASIS_TRY_SET(child.parent, find_parent(child, options, depth));
-  return options.bulk ? join_parts(child) : Result<>{};
-}
-
-Result<OpenSnapshot> open_at_depth(const std::string& path, const OpenOptions& options, unsigned depth) {
+Result<OpenSnapshot> open_alone(const std::string& path, const OpenOptions& options) {
   STASIS_TRY_SET(Opened opened, open_regular(path));
   const auto source = std::make_shared<const FileSource>(opened.file.get(), opened.size, path);
   STASIS_TRY_SET(Decoded decoded, decode(*source, path, options));
-  OpenSnapshot out{std::move(decoded), path, std::move(opened.file), source, nullptr};
-  STASIS_TRY(open_parent(out, options, depth));
-  return out;
+  return OpenSnapshot{std::move(decoded), path, std::move(opened.file), source, nullptr};
 }
+
+// One search for the ancestors of a snapshot. Each file is a candidate once only: a chain whose end is missing is not looked
+// through again for every way that leads there, and a file that names itself as its parent ends the search.
+class Ancestry {
+ public:
+  explicit Ancestry(const OpenOptions& options) : options_(options) { options_.bulk = false; }
+
+  Result<> open_parent_of(OpenSnapshot& child) {
+    if (!child.parent_link || !options_.ancestors) return {};
+    if (depth_ == kMostAncestors) return fail(ErrorCode::bad_file, "snapshot " + child.path, fmt::format("has more than {} ancestors", kMostAncestors), "squash the chain");
+    ++depth_;
+    auto parent = find(child);
+    --depth_;
+    STASIS_TRY_SET(child.parent, std::move(parent));
+    return {};
+  }
+
+ private:
+  // The first file that holds the content wanted, with ancestors of its own.
+  Result<std::shared_ptr<const OpenSnapshot>> find(const OpenSnapshot& child) {
+    const ParentLink& wanted = *child.parent_link;
+    std::vector<std::string> places;
+    for (const std::string& place : options_.parents) places.push_back(is_folder(place) ? place + "/" + wanted.file : place);
+    places.push_back(folder_of(child.path) + "/" + wanted.file);
+    std::string tried;
+    for (const std::string& place : places) {
+      auto parent = candidate(place, child);
+      if (parent) return std::make_shared<const OpenSnapshot>(std::move(*parent));
+      // A file of that name that is damaged, or whose own parent is missing, is worth more words than "not found".
+      tried += fmt::format("{}{}", tried.empty() ? "" : "; ", parent.error().text());
+    }
+    return fail(ErrorCode::not_found, "snapshot " + child.path,
+                fmt::format("its parent '{}' (content {}, uuid {}) was not found: {}", wanted.file, hex(wanted.content), uuid_text(wanted.uuid), tried),
+                "say where it is: --parent FILE or --parent FOLDER");
+  }
+
+  Result<OpenSnapshot> candidate(const std::string& place, const OpenSnapshot& child) {
+    STASIS_TRY_SET(OpenSnapshot parent, open_alone(place, options_));
+    if (parent.ram.content != child.parent_link->content) return fail(ErrorCode::not_found, place, "has content " + hex(parent.ram.content));
+    if (parent.image.ram_size != child.image.ram_size)
+      return fail(ErrorCode::bad_file, place, fmt::format("has {} bytes of RAM, its child {}", parent.image.ram_size, child.image.ram_size));
+    struct stat info;
+    if (::fstat(parent.file.get(), &info) != 0) return fail_errno(place, "stat", errno);
+    if (!seen_.emplace(info.st_dev, info.st_ino).second)
+      return fail(ErrorCode::bad_file, place, "is its own ancestor, or its ancestors were looked for in vain already");
+    STASIS_TRY(open_parent_of(parent));
+    return parent;
+  }
+
+  OpenOptions options_;
+  u64 depth_ = 0;
+  std::set<std::pair<dev_t, ino_t>> seen_;
+};
 
 }  // namespace
 
@@ -135,7 +157,20 @@ Result<> join_parts(OpenSnapshot& child) {
   return {};
 }
 
-Result<OpenSnapshot> open(const std::string& path, const OpenOptions& options) { return open_at_depth(path, options, 0); }
+namespace {
+
+Result<> open_parent(OpenSnapshot& child, const OpenOptions& options) {
+  STASIS_TRY(Ancestry(options).open_parent_of(child));
+  return options.bulk ? join_parts(child) : Result<>{};
+}
+
+}  // namespace
+
+Result<OpenSnapshot> open(const std::string& path, const OpenOptions& options) {
+  STASIS_TRY_SET(OpenSnapshot out, open_alone(path, options));
+  STASIS_TRY(open_parent(out, options));
+  return out;
+}
 
 Result<ExaminedFile> examine(const std::string& path, const OpenOptions& options) {
   STASIS_TRY_SET(Opened opened, open_regular(path));
@@ -145,7 +180,7 @@ Result<ExaminedFile> examine(const std::string& path, const OpenOptions& options
   out.snapshot.path = path;
   out.snapshot.file = std::move(opened.file);
   out.snapshot.source = source;
-  if (auto parent = open_parent(out.snapshot, options, 0); !parent) out.problems.push_back(std::move(parent).error());
+  if (auto parent = open_parent(out.snapshot, options); !parent) out.problems.push_back(std::move(parent).error());
   return out;
 }
 
@@ -156,7 +191,7 @@ Result<OpenSnapshot> open_stream(int fd, const std::string& name, const OpenOpti
   FileDescriptor memory(::fcntl(source->memory().get(), F_DUPFD_CLOEXEC, 0));
   if (!memory) return fail_errno(name, "keep what arrived", errno);
   OpenSnapshot out{std::move(decoded), name, std::move(memory), source, nullptr};
-  STASIS_TRY(open_parent(out, options, 0));
+  STASIS_TRY(open_parent(out, options));
   return out;
 }
 

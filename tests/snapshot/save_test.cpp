@@ -288,5 +288,46 @@ TEST_F(Saving, a_write_that_fails_keeps_the_previous_file) {
   EXPECT_EQ(files(), std::vector<std::string>{"guest.stasis"});
 }
 
+// A child that changed nothing has its parent's content: under its parent's name it names itself.
+TEST_F(Saving, a_snapshot_that_is_its_own_ancestor_is_refused) {
+  const Ram ram(70, {5});
+  ASSERT_TRUE(save(path("loop.stasis"), image_of(ram), ram.source()));
+  const auto parent = open(path("loop.stasis"));
+  ASSERT_TRUE(parent);
+  ASSERT_TRUE(save(path("loop.stasis"), image_of(ram), ram.source(), nullptr, {.parent = &*parent}));
+  OpenOptions options;
+  options.parents.assign(8, folder_.string());
+  const auto loop = open(path("loop.stasis"), options);
+  ASSERT_FALSE(loop);
+  EXPECT_EQ(loop.error().code, ErrorCode::not_found);
+  EXPECT_NE(loop.error().text().find("its own ancestor"), std::string::npos) << loop.error().text();
+  EXPECT_LT(loop.error().text().size(), 4000u);
+  EXPECT_TRUE(open(path("loop.stasis"), {.ancestors = false}));
+}
+
+// Two places to look in at each of 40 generations: as many ways to the end of the chain as there are none to wait for.
+TEST_F(Saving, a_long_chain_without_its_end_is_refused_at_once) {
+  Ram ram(70, {5});
+  const Image image = image_of(ram);
+  const fs::path copies = folder_ / "copies";
+  fs::create_directory(copies);
+  ASSERT_TRUE(save(path("0"), image, ram.source()));
+  OpenOptions options;
+  options.parents = {copies.string()};
+  for (unsigned generation = 1; generation <= 40; ++generation) {
+    const auto parent = open(path(std::to_string(generation - 1)), options);
+    ASSERT_TRUE(parent) << parent.error().text();
+    ram.bytes[5 * kPageSize] = static_cast<u8>(generation);
+    ASSERT_TRUE(save(path(std::to_string(generation)), image, ram.source(), nullptr, {.parent = &*parent}));
+    fs::copy_file(path(std::to_string(generation)), copies / std::to_string(generation));
+  }
+  fs::rename(path("0"), copies / "0");  // the last ancestor is in the one place only: found by every way
+  ASSERT_TRUE(open(path("40"), options));
+  fs::remove(copies / "0");
+  const auto cut = open(path("40"), options);
+  ASSERT_FALSE(cut);
+  EXPECT_EQ(cut.error().code, ErrorCode::not_found);
+}
+
 }  // namespace
 }  // namespace stasis::snapshot

@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Saves of a live machine that are killed, run out of disk, or lose their folder: the file before stays as it was, byte for
+byte, the guest runs on, and its next save is right.
+  STASIS_KILLS, STASIS_FULL_DISKS: how many; STASIS_INTERRUPT_SEED: of the random moments and sizes."""
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+
+from command_line_test import FAILED, STASIS, USAGE, CommandLine
+
+KILLS, FULL_DISKS = int(os.environ.get("STASIS_KILLS", "6")), int(os.environ.get("STASIS_FULL_DISKS", "4"))
+
+
+class Interrupted(CommandLine):
+    def setUp(self):
+        super().setUp()
+        self.chance = random.Random(int(os.environ.get("STASIS_INTERRUPT_SEED", "1")))
+        self.target = self.folder / "target"
+        self.target.mkdir()
+        self.kept = self.target / "kept.stasis"
+
+    def filled_guest(self):
+        """8 MiB of its RAM are not zero."""
+        guest = self.guest()
+        self.read_until(guest.stdout.fileno(), b"tiny")
+        guest.stdin.write(b"W")
+        self.read_until(guest.stdout.fileno(), b"W")
+        return guest
+
+    def answers(self, guest, text):
+        guest.stdin.write(text)
+        self.read_until(guest.stdout.fileno(), text)
+
+    def mount(self, kilobytes, options=""):
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k{options}", "tmpfs", self.target], capture_output=True, check=False)
+        if done.returncode != 0 and os.geteuid() != 0:
+            self.skipTest("mounting takes root")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.addCleanup(subprocess.run, ["umount", self.target], stderr=subprocess.DEVNULL, check=False)
+
+    def remount(self, options):
+        subprocess.run(["mount", "-o", f"remount,{options}", self.target], check=True)
+
+    def next_save_is_right(self, guest):
+        self.answers(guest, b"alive")
+        report = self.stasis("checkpoint", "g", self.kept, "--json").out
+        self.assertIn(self.stasis("snapshot", "digest", self.kept).out.strip(), report)
+        self.assertEqual(os.listdir(self.target), ["kept.stasis"])
+
+
+class Killed(Interrupted):
+    def test_the_file_before_or_a_whole_new_one(self):
+        guest = self.filled_guest()
+        begin = time.monotonic()
+        self.stasis("checkpoint", "g", self.kept)
+        takes = time.monotonic() - begin
+        old = self.kept.read_bytes()
+        self.stasis("suspend", "g", "start.stasis")
+        guest.wait(20)
+        kept = replaced = strays = 0
+        for attempt in range(KILLS):
+            self.stasis("resume", "start.stasis", "--name", "k", "--detach", "--console", "none")
+            pid = self.info("k")["pid"]
+            client = subprocess.Popen([STASIS, "checkpoint", "k", self.kept], env=self.env, stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(1.3 * takes * self.chance.random())
+            os.kill(pid, signal.SIGKILL)
+            client.wait(20)
+            found = os.listdir(self.target)
+            self.assertIn("kept.stasis", found)
+            self.assertLessEqual(len(found), 2, "what the save before left is still there")
+            strays += len(found) == 2
+            if self.kept.read_bytes() == old:
+                kept += 1
+            else:
+                replaced += 1
+                self.stasis("snapshot", "digest", self.kept)
+                self.kept.write_bytes(old)
+            self.until(lambda: not os.path.exists(f"/proc/{pid}"))
+        print(f"{KILLS} kills: {kept} kept the file before, {replaced} a whole new one, {strays} left a temporary", flush=True)
+        guest = self.resumed()
+        self.next_save_is_right(guest)
+
+    def resumed(self):
+        guest = subprocess.Popen([STASIS, "resume", "start.stasis", "--name", "g"], env=self.env, cwd=self.folder, bufsize=0,
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+        def end():
+            guest.kill()
+            guest.wait()
+            for stream in (guest.stdin, guest.stdout, guest.stderr):
+                stream.close()
+        self.addCleanup(end)
+        return guest
+
+
+class NoRoom(Interrupted):
+    def test_full_disks(self):
+        guest = self.filled_guest()
+        for _ in range(FULL_DISKS):
+            self.mount(64 + self.chance.randrange(8 << 10))
+            self.kept.write_bytes(b"the previous file")
+            self.refused("checkpoint", "g", self.kept, status=FAILED, says="the disk is full: the snapshot needs up to")
+            self.assertEqual(self.kept.read_bytes(), b"the previous file")
+            self.assertEqual(os.listdir(self.target), ["kept.stasis"])
+            self.remount("size=64m")
+            self.next_save_is_right(guest)
+            subprocess.run(["umount", self.target], check=True)
+        self.mount(64)
+        self.refused("suspend", "g", self.kept, status=FAILED, says="the disk is full")
+        self.answers(guest, b"still-alive")
+
+    def test_a_read_only_file_system(self):
+        guest = self.filled_guest()
+        self.mount(64 << 10)
+        self.stasis("checkpoint", "g", self.kept)
+        old = self.kept.read_bytes()
+        self.remount("ro")
+        self.refused("checkpoint", "g", self.kept, status=FAILED, says="Read-only file system")
+        self.refused("suspend", "g", self.kept, status=FAILED, says="Read-only file system")
+        self.assertEqual(self.kept.read_bytes(), old)
+        self.remount("rw")
+        self.next_save_is_right(guest)
+
+    def test_a_folder_that_vanished(self):
+        guest = self.filled_guest()
+        self.stasis("checkpoint", "g", self.kept)
+        shutil.rmtree(self.target)
+        self.refused("checkpoint", "g", self.kept, status=USAGE, says="does not exist")
+        self.refused("suspend", "g", self.kept, status=USAGE, says="does not exist")
+        self.answers(guest, b"alive")
+        self.target.mkdir()
+        self.next_save_is_right(guest)
+
+
+if __name__ == "__main__":
+    unittest.main()
