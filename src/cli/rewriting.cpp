@@ -11,7 +11,7 @@
 #include "cli/output.hpp"
 #include "control/messages.hpp"
 #include "host/terminal.hpp"
-#include "snapshot/compat.hpp"
+#include "machine/releases.hpp"
 
 namespace stasis::cli {
 
@@ -50,7 +50,7 @@ Result<snapshot::SaveOptions> save_options(const OutputOptions& options, const s
 }
 
 Result<> write_again(Rewriting rewriting, const OutputOptions& output, bool json, Progress& progress, const std::string& done) {
-  if (!output.compat.empty()) STASIS_TRY(snapshot::fit_to_release(rewriting.image, output.compat));
+  if (!output.compat.empty()) STASIS_TRY(fit_to_release(rewriting.image, output.compat));
   STASIS_TRY_SET(snapshot::SaveOptions options, save_options(output, rewriting.from));
   options.parent = rewriting.parent;
   const bool stream = rewriting.out == "-";

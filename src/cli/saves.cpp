@@ -18,6 +18,7 @@
 #include "host/host_clock.hpp"
 #include "host/signals.hpp"
 #include "host/terminal.hpp"
+#include "machine/releases.hpp"
 
 namespace stasis::cli {
 namespace {
@@ -64,7 +65,7 @@ Result<SaveRequest> request_from(const SaveOptions& options) {
   if (options.decrypt_key) out.decrypt_key = absolute_path(*options.decrypt_key);
   if (options.incremental_from) out.incremental_from = absolute_path(*options.incremental_from);
   if (options.compat) {
-    STASIS_TRY(check_release(*options.compat));
+    STASIS_TRY(release_named(*options.compat));
     out.compat = *options.compat;
   }
   return out;

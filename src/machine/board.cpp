@@ -14,13 +14,13 @@ namespace stasis {
 
 state::Part::Commit ClockPart::stage(const cbor::Value& record, const state::LoadContext& context) {
   GuestClockState staged;
-  if (!state::load_record(staged, record, "", context)) return {};
+  if (!state::load_state(staged, record, context)) return {};
   return [this, staged] { clock_.restore(staged.now_ns); };
 }
 
 state::Part::Commit VcpuPart::stage(const cbor::Value& record, const state::LoadContext& context) {
   auto staged = std::make_shared<VcpuState>();
-  if (!state::load_record(*staged, record, "", context)) return {};
+  if (!state::load_state(*staged, record, context)) return {};
   std::string wrong = check_vcpu(*staged);
   if (wrong.empty() && engine_.name() == "soft") wrong = check_for_soft(*staged, contract_);
   if (!wrong.empty()) return context.refuse(wrong), Commit{};
@@ -29,7 +29,7 @@ state::Part::Commit VcpuPart::stage(const cbor::Value& record, const state::Load
 
 state::Part::Commit ApicPart::stage(const cbor::Value& record, const state::LoadContext& context) {
   auto staged = std::make_shared<LocalApicState>();
-  if (!state::load_record(*staged, record, "", context)) return {};
+  if (!state::load_state(*staged, record, context)) return {};
   if (const std::string wrong = LocalApic::check_state(*staged, vcpu_); !wrong.empty()) return context.refuse(wrong), Commit{};
   return [this, staged] { engine_.set_apic(*staged, vcpu_); };
 }

@@ -51,6 +51,9 @@ class ClockPart final : public state::Part {
   explicit ClockPart(Clock& clock) : clock_(clock) {}
   state::Schema schema() const override { return state::schema_of<GuestClockState>(); }
   cbor::Value capture() const override { return state::save_record(GuestClockState{clock_.now()}); }
+  std::optional<state::Written> capture_for(u16 version, const std::string& object, state::Problems& problems) const override {
+    return state::save_for(GuestClockState{clock_.now()}, version, object, problems);
+  }
   Commit stage(const cbor::Value& record, const state::LoadContext& context) override;
   void reset() override {}
   void settle() override {}
@@ -64,6 +67,9 @@ class VcpuPart final : public state::Part {
   VcpuPart(Engine& engine, const CpuContract& contract, u32 vcpu) : engine_(engine), contract_(contract), vcpu_(vcpu) {}
   state::Schema schema() const override { return state::schema_of<VcpuState>(); }
   cbor::Value capture() const override { return state::save_record(engine_.get(vcpu_)); }
+  std::optional<state::Written> capture_for(u16 version, const std::string& object, state::Problems& problems) const override {
+    return state::save_for(engine_.get(vcpu_), version, object, problems);
+  }
   Commit stage(const cbor::Value& record, const state::LoadContext& context) override;
   void reset() override {}  // the loader sets the first state
   void settle() override {}
@@ -80,6 +86,9 @@ class ApicPart final : public state::Part {
   ApicPart(Engine& engine, u32 vcpu) : engine_(engine), vcpu_(vcpu) {}
   state::Schema schema() const override { return state::schema_of<LocalApicState>(); }
   cbor::Value capture() const override { return state::save_record(engine_.get_apic(vcpu_)); }
+  std::optional<state::Written> capture_for(u16 version, const std::string& object, state::Problems& problems) const override {
+    return state::save_for(engine_.get_apic(vcpu_), version, object, problems);
+  }
   Commit stage(const cbor::Value& record, const state::LoadContext& context) override;
   void reset() override { engine_.set_apic(LocalApic::power_on(vcpu_), vcpu_); }
   void settle() override {}

@@ -12,6 +12,7 @@
 #include "host/host_clock.hpp"
 #include "machine/board.hpp"
 #include "machine/dirty_base.hpp"
+#include "machine/releases.hpp"
 #include "machine/staging.hpp"
 #include "snapshot/format.hpp"
 
@@ -51,6 +52,19 @@ snapshot::Image image_of(const Board& board) {
     image.parts.push_back({placed.path, placed.part->schema(), placed.part->capture()});
   image.ram_size = board.memory.size();
   return image;
+}
+
+// Parts whose shape changed since that release write it by their own code; the rest is the records' matter.
+Result<> reshape_parts(const Board& board, snapshot::Image& image, const std::string& compat) {
+  STASIS_TRY_SET(const state::Release* release, release_named(compat));
+  Problems problems;
+  for (const PlacedPart& placed : board.parts()) {
+    state::ForRelease out = state::write_for_release(*release, placed.path, *placed.part, problems);
+    const auto record = std::ranges::find(image.parts, placed.path, &PartRecord::path);
+    if (out.outcome == state::ForRelease::written) record->schema = std::move(out.record.schema), record->state = std::move(out.record.value);
+  }
+  if (!problems.empty()) return refuse_release(compat, problems);
+  return {};
 }
 
 // A mapped file is the RAM, and pages come in as they are touched; what is packed or in a child is brought in now.
@@ -171,38 +185,44 @@ std::string_view Machine::engine_name() const { return board_->engine->name(); }
 const std::string& Machine::restored_from() const { return restored_from_; }
 const snapshot::Producer& Machine::producer() const { return producer_; }
 
-snapshot::Image Machine::image_now(const snapshot::Producer* same_as) const {
+// `compat`: the release that shall read it; empty: this one.
+Result<snapshot::Image> Machine::image_now(const snapshot::Producer* same_as, const std::string& compat) const {
   snapshot::Image image = image_of(*board_);
   image.producer = same_as ? *same_as
                            : snapshot::Producer{.program = "stasis", .version = std::string(version()),
                                                 .created_at = host::wall_clock_text(), .uuid = snapshot::random_uuid()};
+  if (!compat.empty()) {
+    STASIS_TRY(reshape_parts(*board_, image, compat));
+    STASIS_TRY(fit_to_release(image, compat));
+  }
   return image;
 }
 
 // What was written since the last file is collected before, and forgotten only when the new file is there.
-Result<SaveReport> Machine::save_with(const snapshot::Producer* same_as, snapshot::SaveOptions options, const Writer& write) {
+Result<SaveReport> Machine::save_with(const snapshot::Producer* same_as, const std::string& compat, snapshot::SaveOptions options, const Writer& write) {
   STASIS_TRY(hold());
   dirty_->begin();
   if (options.parent && !options.dirty) {
     STASIS_TRY_SET(options.dirty, dirty_->since(snapshot::hex(options.parent->ram.content)));
   }
+  STASIS_TRY_SET(const snapshot::Image image, image_now(same_as, compat));
   STASIS_TRY_SET(const std::vector<u64> pages, board_->memory.maybe_nonzero_pages());
-  auto report = write(image_now(same_as), {board_->memory.host(), board_->memory.size(), pages}, options);
+  auto report = write(image, {board_->memory.host(), board_->memory.size(), pages}, options);
   if (report) dirty_->commit({report->root, report->digest});
   return report;
 }
 
 Result<SaveReport> Machine::save(const std::string& path, SaveProgress* progress, const snapshot::Producer* same_as,
                                  const snapshot::SaveOptions& options) {
-  return save_with(same_as, options, [&](const snapshot::Image& image, const snapshot::RamSource& ram, const snapshot::SaveOptions& all) {
+  return save_with(same_as, "", options, [&](const snapshot::Image& image, const snapshot::RamSource& ram, const snapshot::SaveOptions& all) {
     return snapshot::save(path, image, ram, progress, all);
   });
 }
 
 Result<SaveReport> Machine::save(const PreparedSave& save, SaveProgress* progress) {
-  if (!save.request.stream) return this->save(save.request.path, progress, nullptr, save.options);
-  return save_with(nullptr, save.options, [&](const snapshot::Image& image, const snapshot::RamSource& ram, const snapshot::SaveOptions& all) {
-    return snapshot::save_stream(save.stream.get(), save.request.path, image, ram, progress, all);
+  return save_with(nullptr, save.request.compat, save.options, [&](const snapshot::Image& image, const snapshot::RamSource& ram, const snapshot::SaveOptions& all) {
+    return save.request.stream ? snapshot::save_stream(save.stream.get(), save.request.path, image, ram, progress, all)
+                               : snapshot::save(save.request.path, image, ram, progress, all);
   });
 }
 

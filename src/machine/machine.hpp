@@ -105,8 +105,8 @@ class Machine {
   explicit Machine(std::unique_ptr<Board> board);
   bool can_go_on() const;
   using Writer = std::function<Result<SaveReport>(const snapshot::Image&, const snapshot::RamSource&, const snapshot::SaveOptions&)>;
-  snapshot::Image image_now(const snapshot::Producer* same_as) const;
-  Result<SaveReport> save_with(const snapshot::Producer* same_as, snapshot::SaveOptions options, const Writer& write);
+  Result<snapshot::Image> image_now(const snapshot::Producer* same_as, const std::string& compat) const;
+  Result<SaveReport> save_with(const snapshot::Producer* same_as, const std::string& compat, snapshot::SaveOptions options, const Writer& write);
   std::unique_ptr<Board> board_;
   std::unique_ptr<DirtyBase> dirty_;  // after the board, whose engine and memory it looks at
   std::string restored_from_, engine_reason_;

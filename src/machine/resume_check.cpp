@@ -35,7 +35,7 @@ class Processors {
 
  private:
   void take(const PartRecord& record, const ProcessorPath& path, u32 cpus) {
-    const LoadContext context{.object = record.path, .version = record.schema.version, .problems = problems_};
+    const LoadContext context{.object = record.path, .version = record.schema.version, .problems = problems_, .schema = &record.schema};
     if (path.number >= cpus) return context.refuse(fmt::format("is of processor {}, the machine has {}", path.number, cpus));
     if (path.apic) {
       LocalApicState state;
@@ -51,7 +51,7 @@ class Processors {
   bool loads(S& out, const PartRecord& record, const LoadContext& context) {
     if (const auto kind = S::layout().kind; record.schema.kind != kind)
       return context.refuse(fmt::format("kind is {}, wanted is {}", record.schema.kind, kind)), false;
-    return state::load_record(out, record.state, "", context);
+    return state::load_state(out, record.state, context);
   }
 
   static bool tell(const std::string& wrong, const LoadContext& context) {

@@ -7,6 +7,8 @@
 
 #include <cerrno>
 
+#include "machine/releases.hpp"
+
 namespace stasis {
 namespace {
 
@@ -33,15 +35,10 @@ Result<> check_not_an_ancestor(const std::string& path, const snapshot::OpenSnap
 
 }  // namespace
 
-Result<> check_release(const std::string& release) {
-  if (release.empty() || release == "1.0") return {};
-  return fail(ErrorCode::usage, "--compat", fmt::format("'{}' is not a release that this Stasis can write for", release), "known is 1.0");
-}
-
 Result<PreparedSave> prepare_save(SaveRequest request) {
   PreparedSave out{.request = std::move(request), .options = {}, .parent = nullptr, .stream = {}};
   const SaveRequest& asked = out.request;
-  STASIS_TRY(check_release(asked.compat));
+  if (!asked.compat.empty()) STASIS_TRY(release_named(asked.compat));
   out.options.encoding = asked.encoding;
   out.options.level = asked.level;
   if (!asked.encrypt_key.empty()) {

@@ -30,7 +30,4 @@ struct PreparedSave {
 };
 Result<PreparedSave> prepare_save(SaveRequest request);
 
-// The releases that `compat` knows: "1.0". An error names them.
-Result<> check_release(const std::string& release);
-
 }  // namespace stasis

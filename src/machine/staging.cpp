@@ -18,10 +18,10 @@ using state::Problems;
 
 template <class S>
 void load_struct(S& out, const PartRecord& record, Problems& problems) {
-  const LoadContext context{.object = record.path, .version = record.schema.version, .problems = problems};
+  const LoadContext context{.object = record.path, .version = record.schema.version, .problems = problems, .schema = &record.schema};
   if (record.schema.kind != S::layout().kind)
     return context.refuse(fmt::format("kind is {}, wanted is {}", record.schema.kind, S::layout().kind));
-  state::load_record(out, record.state, "", context);
+  state::load_state(out, record.state, context);
 }
 
 const PartRecord* find_record(const snapshot::Image& image, std::string_view path) {
@@ -87,14 +87,14 @@ std::vector<state::Part::Commit> stage_all(Board& board, const snapshot::Image& 
     }
     const PartRecord& record = *found->second;
     left.erase(found);
-    const LoadContext context{.object = record.path, .version = record.schema.version, .problems = problems};
+    const LoadContext context{.object = record.path, .version = record.schema.version, .problems = problems, .schema = &record.schema};
     const std::string kind = placed.part->schema().kind;
     if (record.schema.kind != kind) context.refuse(fmt::format("kind is {}, wanted is {}", record.schema.kind, kind));
     else if (auto commit = placed.part->stage(record.state, context)) commits.push_back(std::move(commit));
     if (placed.part == &board.clock_part && problems.empty()) commits.back()();
   }
   for (const auto& [path, record] : left)
-    problems.push_back({ErrorCode::unsupported, std::string(path), fmt::format("kind {} is not known here", record->schema.kind),
+    if (!record->schema.skippable) problems.push_back({ErrorCode::unsupported, std::string(path), fmt::format("kind {} is not known here", record->schema.kind),
                         "the snapshot needs a newer Stasis"});
   return commits;
 }

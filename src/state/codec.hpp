@@ -8,6 +8,7 @@
 
 #include "state/cbor.hpp"
 #include "state/fifo.hpp"
+#include "state/fit.hpp"
 #include "state/layout.hpp"
 #include "state/schema.hpp"
 
@@ -20,6 +21,7 @@ struct LoadContext {
   std::string object;  // "device/isa/uart0"
   u16 version = 1;     // of the record
   Problems& problems;
+  const Schema* schema = nullptr;  // that stands beside the record in its file: how a newer record is understood
   void refuse(std::string message, std::string hint = "the file is damaged or not ours") const {
     problems.push_back({ErrorCode::bad_file, object, std::move(message), std::move(hint)});
   }
@@ -40,13 +42,41 @@ struct IsFifo : std::false_type {};
 template <class T, std::size_t N>
 struct IsFifo<Fifo<T, N>> : std::true_type {};
 
+// A walk through one record, or through one inside of it.
+struct Walk {
+  const LoadContext& context;
+  std::string_view kind;  // of the whole record
+  u16 known;              // its youngest version that this program has a layout for
+  u16 version;            // of the fields here, as their own layout counts
+  const std::vector<FieldSchema>* written = nullptr;  // the fields here as a newer record's schema has them
+  bool newer() const { return context.version > known; }
+  Walk inside(const FieldInfo& info, const FieldSchema* field) const {
+    return {context, kind, known, info.inner_version(version), field ? &field->members : nullptr};
+  }
+};
+
 // Checks an integer against the field's declared range, mask and names.
 bool integer_allowed(u64 value, const FieldInfo& info, const std::string& path, const LoadContext& context);
 void wrong_type(std::string_view wanted, const cbor::Value& value, const std::string& path, const LoadContext& context);
 void wrong_length(std::size_t found, std::size_t wanted, const std::string& path, const LoadContext& context);
-// Names every member of `record` that no field claims.
-void refuse_unknown(const cbor::Map& record, const std::vector<std::string_view>& known, const std::string& path,
-                    const LoadContext& context);
+
+// Where a field of ours is in the record, whose version may be older or newer.
+struct Place {
+  std::string_view name;                // that it has in the record
+  const FieldSchema* written = nullptr;  // in a newer record's schema
+  bool gone = false;                    // a newer record has no such field any more
+};
+Place place_of(const FieldInfo& info, const Walk& walk);
+// A field that the record should have had; in a newer one that dropped it, a skippable field keeps its default.
+void refuse_missing(const FieldInfo& info, const Place& place, const std::string& path, const Walk& walk);
+// A newer record's field whose numbers mean something else than ours.
+bool refuse_other_meaning(const FieldInfo& info, const cbor::Value& held, const Place& place, const std::string& path, const Walk& walk);
+// What was refused since `before` is in order by the newer record's own schema: a newer Stasis can read it.
+void blame_version(const cbor::Value& held, const Place& place, std::size_t before, const Walk& walk);
+// Names every member of `record` that no field claims, but those that a newer record's schema lets us skip.
+void refuse_unknown(const cbor::Map& record, const std::vector<std::string_view>& known, const std::string& path, const Walk& walk);
+// A newer record whose shape changed after our version: its names need not mean what ours mean.
+bool refuse_reshaped(const Walk& walk);
 
 }  // namespace detail
 
@@ -55,7 +85,7 @@ cbor::Value save_value(const T& value);
 template <HasLayout S>
 cbor::Value save_record(const S& state);
 template <HasLayout S>
-bool load_record(S& out, const cbor::Value& value, const std::string& path, const LoadContext& context);
+bool load_fields(S& out, const cbor::Value& value, const std::string& path, const detail::Walk& walk);
 
 template <class T>
 cbor::Value save_value(const T& value) {
@@ -92,8 +122,9 @@ cbor::Value save_record(const S& state) {
 
 template <class T>
 bool load_value(T& out, const cbor::Value& value, const FieldInfo& info, const std::string& path,
-                const LoadContext& context) {
-  if constexpr (HasLayout<T>) return load_record(out, value, path, context);
+                const detail::Walk& walk) {
+  const LoadContext& context = walk.context;
+  if constexpr (HasLayout<T>) return load_fields(out, value, path, walk);
   else if constexpr (std::is_same_v<T, bool>) {
     const bool* held = value.as<bool>();
     if (!held) return detail::wrong_type("boolean", value, path, context), false;
@@ -134,7 +165,7 @@ bool load_value(T& out, const cbor::Value& value, const FieldInfo& info, const s
     bool ok = true;
     const auto load_items = [&](auto& slots) {
       for (std::size_t i = 0; i < held->size(); ++i)
-        ok &= load_value(slots[i], (*held)[i], info, fmt::format("{}/{}", path, i), context);
+        ok &= load_value(slots[i], (*held)[i], info, fmt::format("{}/{}", path, i), walk);
     };
     if constexpr (detail::IsFifo<T>::value) {
       if (held->size() > out.slots.size()) return detail::wrong_length(held->size(), out.slots.size(), path, context), false;
@@ -153,30 +184,60 @@ bool load_value(T& out, const cbor::Value& value, const FieldInfo& info, const s
   }
 }
 
-// Fills `out` by name. An absent field that is younger than the record keeps its default.
-// False: `context.problems` says everything that is wrong, and `out` must not be used.
 template <HasLayout S>
-bool load_record(S& out, const cbor::Value& value, const std::string& path, const LoadContext& context) {
+bool load_fields(S& out, const cbor::Value& value, const std::string& path, const detail::Walk& walk) {
   static_assert(layout_is_whole<S>());
+  const LoadContext& context = walk.context;
   const cbor::Map* record = value.as<cbor::Map>();
   if (!record) return detail::wrong_type("map", value, path, context), false;
   const std::size_t problems_before = context.problems.size();
   std::vector<std::string_view> known;
   const auto load_field = [&](const auto& f) {
+    if (f.info.since_version > walk.version) return;  // an older record: the default
     const std::string here = path.empty() ? std::string(f.info.name) : fmt::format("{}/{}", path, f.info.name);
-    const cbor::Value* held = record->find(f.info.name);
-    known.push_back(f.info.name);
-    if (!held && !f.info.old_name.empty()) {
-      held = record->find(f.info.old_name);
-      known.push_back(f.info.old_name);
-    }
-    if (held) load_value(out.*(f.kPointer), *held, f.info, here, context);
-    else if (f.info.since_version <= context.version) context.refuse(fmt::format("field '{}' is missing", here));
+    const detail::Place place = detail::place_of(f.info, walk);
+    const cbor::Value* held = place.gone ? nullptr : record->find(place.name);
+    if (!held) return detail::refuse_missing(f.info, place, here, walk);
+    known.push_back(place.name);
+    if (detail::refuse_other_meaning(f.info, *held, place, here, walk)) return;
+    const std::size_t before = context.problems.size();
+    if (!load_value(out.*(f.kPointer), *held, f.info, here, walk.inside(f.info, place.written)))
+      detail::blame_version(*held, place, before, walk);
   };
   std::apply([&](const auto&... f) { (load_field(f), ...); }, S::layout().fields);
-  detail::refuse_unknown(*record, known, path, context);
+  detail::refuse_unknown(*record, known, path, walk);
   return context.problems.size() == problems_before;
 }
+
+// Fills `out` by name; `path` is empty. A field that is younger than the record keeps its default. What a newer record
+// has that we do not know is refused, field by field, or skipped where its schema says so.
+// False: `context.problems` says everything that is wrong, and `out` must not be used.
+template <HasLayout S>
+bool load_record(S& out, const cbor::Value& value, const std::string& path, const LoadContext& context) {
+  const u16 known = S::layout().version;
+  const bool guided = context.schema && context.version > known;
+  const detail::Walk walk{context, S::layout().kind, known, context.version, guided ? &context.schema->fields : nullptr};
+  if (detail::refuse_reshaped(walk)) return false;
+  return load_fields(out, value, path, walk);
+}
+
+// load_record() for a state that may have former shapes: a record as old as S::Previous is loaded as that and
+// upgraded by the pure S::upgrade(Previous).
+template <HasLayout S>
+bool load_state(S& out, const cbor::Value& record, const LoadContext& context) {
+  if constexpr (requires { typename S::Previous; }) {
+    if (context.version <= S::Previous::layout().version) {
+      typename S::Previous old{};
+      if (!load_state(old, record, context)) return false;
+      out = S::upgrade(old);
+      return true;
+    }
+  }
+  return load_record(out, record, "", context);
+}
+
+// The record of a part that has no state.
+bool load_nothing(std::string_view kind, const cbor::Value& record, const LoadContext& context);
 
 template <class T>
 std::string type_text() {
@@ -190,27 +251,35 @@ std::string type_text() {
   else return fmt::format("{}<{}>", type_text<std::decay_t<decltype(T{}.slots[0])>>(), T{}.slots.size());
 }
 
-template <class S>
-std::vector<FieldSchema> fields_schema();
+template <class S, class Outer>
+std::vector<FieldSchema> fields_schema(const Outer& outer);
 
-template <class T>
-std::vector<FieldSchema> members_schema() {
-  if constexpr (HasLayout<T>) return fields_schema<T>();
-  else if constexpr (detail::IsArray<T>::value || detail::IsVector<T>::value) return members_schema<typename T::value_type>();
-  else if constexpr (detail::IsFifo<T>::value) return members_schema<std::decay_t<decltype(T{}.slots[0])>>();
+template <class T, class Outer>
+std::vector<FieldSchema> members_schema(const Outer& outer) {
+  if constexpr (HasLayout<T>) return fields_schema<T>(outer);
+  else if constexpr (detail::IsArray<T>::value || detail::IsVector<T>::value || detail::IsFifo<T>::value)
+    return members_schema<typename T::value_type>(outer);
   else return {};
 }
 
-template <class S>
-std::vector<FieldSchema> fields_schema() {
+// `outer`: versions of this layout to versions of the record that the schema is of.
+template <class S, class Outer>
+std::vector<FieldSchema> fields_schema(const Outer& outer) {
   std::vector<FieldSchema> out;
+  const S fresh{};
   const auto add = [&](const auto& f) {
     using M = typename std::decay_t<decltype(f)>::Member;
-    FieldSchema s{.name = std::string(f.info.name), .type = type_text<M>(), .unit = std::string(f.info.unit_name),
-                  .help = std::string(f.info.help_text), .since = f.info.since_version, .hex = f.info.in_hex,
-                  .least = f.info.least, .most = f.info.most, .mask = f.info.mask,
-                  .renamed_from = std::string(f.info.old_name), .names = {}, .members = members_schema<M>()};
-    for (std::string_view name : f.info.value_names) s.names.emplace_back(name);
+    const FieldInfo& info = f.info;
+    FieldSchema s{.name = std::string(info.name), .type = type_text<M>(), .unit = std::string(info.unit_name),
+                  .help = std::string(info.help_text), .since = outer(info.since_version), .hex = info.in_hex,
+                  .least = info.least, .most = info.most, .mask = info.mask, .skippable = info.may_skip, .names = {},
+                  .members = members_schema<M>([&](u16 version) { return outer(info.outer_version(version)); })};
+    for (std::string_view name : info.value_names) s.names.emplace_back(name);
+    for (const OldName& old : info.old_names)
+      if (old.until != 0) s.renamed_from.push_back({std::string(old.name), outer(old.until)});
+    for (const OldBounds& old : info.old_bounds)
+      if (old.until != 0) s.widened.push_back({old.least, old.most, old.mask, outer(old.until)});
+    if (cbor::Value held = save_value(fresh.*(f.kPointer)); !is_zero(held, s)) s.default_value = std::move(held);
     out.push_back(std::move(s));
   };
   std::apply([&](const auto&... f) { (add(f), ...); }, S::layout().fields);
@@ -220,7 +289,14 @@ std::vector<FieldSchema> fields_schema() {
 template <HasLayout S>
 Schema schema_of() {
   static_assert(layout_is_whole<S>());
-  return {.kind = std::string(S::layout().kind), .version = S::layout().version, .fields = fields_schema<S>()};
+  Schema out{.kind = std::string(S::layout().kind), .version = S::layout().version, .skippable = S::layout().may_skip,
+             .fields = fields_schema<S>([](u16 version) { return version; })};
+  if constexpr (requires { typename S::Previous; }) {
+    static_assert(S::Previous::layout().kind == S::layout().kind, "a former shape is of the same kind");
+    static_assert(S::Previous::layout().version < S::layout().version, "a new shape is a new version");
+    out.reshaped = static_cast<u16>(S::Previous::layout().version + 1);
+  }
+  return out;
 }
 
 }  // namespace stasis::state

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "state/codec.hpp"
+#include "state/compat.hpp"
 
 namespace stasis::state {
 
@@ -20,27 +21,15 @@ class Part {
 
   virtual Schema schema() const = 0;
   virtual cbor::Value capture() const = 0;  // changes nothing
+  // The same for a Stasis that knows the record up to `version`. None: `problems` names each field that forbids it.
+  virtual std::optional<Written> capture_for(u16 version, const std::string& object, Problems& problems) const {
+    return write_for(schema(), capture(), version, object, problems);
+  }
   // Null, and `context.problems` grew: refused. The commit must run before the part is destroyed.
   virtual Commit stage(const cbor::Value& record, const LoadContext& context) = 0;
   virtual void reset() = 0;    // power-on state
   virtual void settle() = 0;   // derives lines, alarms and tables from the state; raises no new edge
 };
-
-namespace detail {
-// A record as old as S::Previous is loaded as that and upgraded by the pure S::upgrade(Previous).
-template <class S>
-bool load_any_version(S& out, const cbor::Value& record, const LoadContext& context) {
-  if constexpr (requires { typename S::Previous; }) {
-    if (context.version <= S::Previous::layout().version) {
-      typename S::Previous old{};
-      if (!load_any_version(old, record, context)) return false;
-      out = S::upgrade(old);
-      return true;
-    }
-  }
-  return load_record(out, record, "", context);
-}
-}  // namespace detail
 
 // The state lives in `s_`; a device derives from this and says what follows from a change in settle().
 template <HasLayout S>
@@ -49,9 +38,12 @@ class Stateful : public Part {
   using State = S;
   Schema schema() const override { return schema_of<S>(); }
   cbor::Value capture() const override { return save_record(s_); }
+  std::optional<Written> capture_for(u16 version, const std::string& object, Problems& problems) const override {
+    return save_for(s_, version, object, problems);
+  }
   Commit stage(const cbor::Value& record, const LoadContext& context) override {
     S staged{};
-    if (!detail::load_any_version(staged, record, context)) return {};
+    if (!load_state(staged, record, context)) return {};
     if (std::string wrong = check(staged); !wrong.empty()) {
       context.refuse(std::move(wrong));
       return {};
@@ -83,9 +75,7 @@ class Stateless : public Part {
   Schema schema() const override { return {.kind = kind_, .version = 1, .fields = {}}; }
   cbor::Value capture() const override { return cbor::Map{}; }
   Commit stage(const cbor::Value& record, const LoadContext& context) override {
-    const cbor::Map* map = record.as<cbor::Map>();
-    if (!map || !map->members().empty()) return context.refuse("holds fields, but this part has no state"), Commit{};
-    return [] {};
+    return load_nothing(kind_, record, context) ? [] {} : Commit{};
   }
   void reset() override {}
   void settle() override {}
@@ -95,6 +85,9 @@ class Stateless : public Part {
 };
 
 // For tests and tools: stage, commit and settle one part. Refused: all problems in one text.
-Result<> restore_one(Part& part, const std::string& object, const cbor::Value& record, u16 version);
+Result<> restore_one(Part& part, const std::string& object, const cbor::Value& record, u16 version, const Schema* schema = nullptr);
+
+// A live part for an older release (state/compat.hpp), reshaped by its own code where its shape changed since.
+ForRelease write_for_release(const Release& release, const std::string& object, const Part& part, Problems& problems);
 
 }  // namespace stasis::state

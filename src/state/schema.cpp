@@ -1,9 +1,11 @@
-// Schemas as CBOR, as lock text, and as a guide to reading a record.
+// Schemas as CBOR, and as a guide to reading a record.
 #include "state/schema.hpp"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
+#include <set>
 
 #include "base/text.hpp"
 
@@ -14,6 +16,34 @@ using cbor::Array;
 using cbor::Map;
 using cbor::Value;
 
+Array former_names(const std::vector<FormerName>& names) {
+  Array out;
+  for (const FormerName& former : names) {
+    Map m;
+    m.set("name", former.name);
+    m.set("until", u64{former.until});
+    out.push_back(std::move(m));
+  }
+  return out;
+}
+
+void set_bounds(Map& m, u64 least, u64 most, u64 mask) {
+  if (least != 0) m.set("least", least);
+  if (most != ~0ull) m.set("most", most);
+  if (mask != ~0ull) m.set("mask", mask);
+}
+
+Array former_bounds(const std::vector<FormerBounds>& bounds) {
+  Array out;
+  for (const FormerBounds& former : bounds) {
+    Map m;
+    set_bounds(m, former.least, former.most, former.mask);
+    m.set("until", u64{former.until});
+    out.push_back(std::move(m));
+  }
+  return out;
+}
+
 Value field_to_value(const FieldSchema& f) {
   Map m;
   m.set("name", f.name);
@@ -22,10 +52,11 @@ Value field_to_value(const FieldSchema& f) {
   if (!f.help.empty()) m.set("help", f.help);
   if (f.since != 1) m.set("since", u64{f.since});
   if (f.hex) m.set("hex", true);
-  if (f.least != 0) m.set("least", f.least);
-  if (f.most != ~0ull) m.set("most", f.most);
-  if (f.mask != ~0ull) m.set("mask", f.mask);
-  if (!f.renamed_from.empty()) m.set("renamed_from", f.renamed_from);
+  set_bounds(m, f.least, f.most, f.mask);
+  if (f.skippable) m.set("skippable", true);
+  if (f.default_value) m.set("default", *f.default_value);
+  if (!f.renamed_from.empty()) m.set("renamed_from", former_names(f.renamed_from));
+  if (!f.widened.empty()) m.set("widened", former_bounds(f.widened));
   if (!f.names.empty()) m.set("names", Array(f.names.begin(), f.names.end()));
   if (!f.members.empty()) {
     Array members;
@@ -35,54 +66,110 @@ Value field_to_value(const FieldSchema& f) {
   return m;
 }
 
-std::string text_or(const Map& m, std::string_view key) {
-  const Value* v = m.find(key);
-  const std::string* s = v ? v->as<std::string>() : nullptr;
-  return s ? *s : std::string();
-}
+// Reads the maps of a schema; the first thing wrong is kept, and what is read after it is of no use.
+class SchemaReader {
+ public:
+  explicit SchemaReader(const std::string& object) : object_(object) {}
 
-u64 number_or(const Map& m, std::string_view key, u64 otherwise) {
-  const Value* v = m.find(key);
-  const u64* n = v ? v->as<u64>() : nullptr;
-  return n ? *n : otherwise;
-}
-
-Result<FieldSchema> field_from_value(const Value& value, const std::string& object) {
-  const Map* m = value.as<Map>();
-  if (!m) return fail(ErrorCode::bad_file, object, "a schema field is not a map", "the file is damaged or not ours");
-  FieldSchema f{.name = text_or(*m, "name"), .type = text_or(*m, "type"), .unit = text_or(*m, "unit"),
-                .help = text_or(*m, "help"), .since = static_cast<u16>(number_or(*m, "since", 1)),
-                .hex = m->find("hex") != nullptr, .least = number_or(*m, "least", 0),
-                .most = number_or(*m, "most", ~0ull), .mask = number_or(*m, "mask", ~0ull),
-                .renamed_from = text_or(*m, "renamed_from"), .names = {}, .members = {}};
-  if (f.name.empty() || f.type.empty())
-    return fail(ErrorCode::bad_file, object, "a schema field has no name or no type", "the file is damaged or not ours");
-  if (const Value* names = m->find("names"))
-    if (const Array* list = names->as<Array>())
-      for (const Value& name : *list)
-        if (const std::string* text = name.as<std::string>()) f.names.push_back(*text);
-  if (const Value* members = m->find("members"))
-    if (const Array* list = members->as<Array>())
-      for (const Value& member : *list) {
-        STASIS_TRY_SET(FieldSchema inner, field_from_value(member, object));
-        f.members.push_back(std::move(inner));
-      }
-  return f;
-}
-
-void add_lock_lines(std::string& out, const std::string& prefix, const std::vector<FieldSchema>& fields) {
-  for (const FieldSchema& f : fields) {
-    out += fmt::format("{}{} {}", prefix, f.name, f.type);
-    if (!f.unit.empty()) out += " unit=" + f.unit;
-    if (f.since != 1) out += fmt::format(" since={}", f.since);
-    if (f.least != 0 || f.most != ~0ull) out += fmt::format(" range={}..{}", f.least, f.most);
-    if (f.mask != ~0ull) out += fmt::format(" mask={:#x}", f.mask);
-    if (!f.renamed_from.empty()) out += " was=" + f.renamed_from;
-    if (!f.names.empty()) out += fmt::format(" names={}", fmt::join(f.names, ","));
-    out += '\n';
-    add_lock_lines(out, prefix + f.name + "/", f.members);
+  Result<Schema> schema(const Value& value) {
+    Schema out;
+    const Map* m = value.as<Map>();
+    if (!m || !m->find("fields")) return bad("the schema has no list of fields"), failure();
+    out.kind = read<std::string>(*m, "kind", {});
+    out.version = version(*m, "version", 1);
+    out.reshaped = version(*m, "reshaped", 1);
+    out.skippable = read(*m, "skippable", false);
+    out.fields = fields(*m, "fields");
+    if (out.reshaped > out.version) bad(fmt::format("the schema is of version {}, but its shape of version {}", out.version, out.reshaped));
+    if (!wrong_.empty()) return failure();
+    return out;
   }
-}
+
+ private:
+  void bad(std::string what) {
+    if (wrong_.empty()) wrong_ = std::move(what);
+  }
+  std::unexpected<Error> failure() const { return fail(ErrorCode::bad_file, object_, wrong_, "the file is damaged or not ours"); }
+
+  template <class T>
+  T read(const Map& m, std::string_view key, T otherwise) {
+    const Value* v = m.find(key);
+    if (!v) return otherwise;
+    if (const T* held = v->as<T>()) return *held;
+    bad(fmt::format("'{}' of a schema is of type {}", key, v->type_name()));
+    return otherwise;
+  }
+
+  u16 version(const Map& m, std::string_view key, u64 otherwise) {
+    const u64 number = read<u64>(m, key, otherwise);
+    if (number < 1 || number > 0xffff) bad(fmt::format("'{}' of a schema is {}, allowed is 1 to 65535", key, number));
+    return static_cast<u16>(number);
+  }
+
+  std::vector<FormerName> names_before(const Map& m) {
+    std::vector<FormerName> out;
+    for (const Value& item : read<Array>(m, "renamed_from", {})) {
+      const Map* former = item.as<Map>();
+      if (!former) return bad("'renamed_from' of a schema holds something else than maps"), out;
+      out.push_back({read<std::string>(*former, "name", {}), version(*former, "until", 0)});
+    }
+    if (!std::ranges::is_sorted(out, std::ranges::less_equal(), &FormerName::until)) bad("'renamed_from' of a schema is out of order");
+    return out;
+  }
+
+  std::vector<FormerBounds> bounds_before(const Map& m) {
+    std::vector<FormerBounds> out;
+    for (const Value& item : read<Array>(m, "widened", {})) {
+      const Map* former = item.as<Map>();
+      if (!former) return bad("'widened' of a schema holds something else than maps"), out;
+      out.push_back({.least = read<u64>(*former, "least", 0), .most = read<u64>(*former, "most", ~0ull),
+                     .mask = read<u64>(*former, "mask", ~0ull), .until = version(*former, "until", 0)});
+    }
+    if (!std::ranges::is_sorted(out, std::ranges::less_equal(), &FormerBounds::until)) bad("'widened' of a schema is out of order");
+    return out;
+  }
+
+  FieldSchema field(const Map& m) {
+    FieldSchema f{.name = read<std::string>(m, "name", {}), .type = read<std::string>(m, "type", {}),
+                  .unit = read<std::string>(m, "unit", {}), .help = read<std::string>(m, "help", {}),
+                  .since = version(m, "since", 1), .hex = read(m, "hex", false), .least = read<u64>(m, "least", 0),
+                  .most = read<u64>(m, "most", ~0ull), .mask = read<u64>(m, "mask", ~0ull),
+                  .skippable = read(m, "skippable", false), .renamed_from = names_before(m), .widened = bounds_before(m),
+                  .names = {}, .members = fields(m, "members")};
+    if (f.name.empty() || f.type.empty()) bad("a schema field has no name or no type");
+    for (const Value& name : read<Array>(m, "names", {})) {
+      if (const std::string* text = name.as<std::string>()) f.names.push_back(*text);
+      else bad("'names' of a schema holds something else than texts");
+    }
+    if (const Value* held = m.find("default")) f.default_value = *held;
+    return f;
+  }
+
+  std::vector<FieldSchema> fields(const Map& m, std::string_view key) {
+    std::vector<FieldSchema> out;
+    std::set<std::string_view> seen;
+    for (const Value& item : list_of(m, key)) {
+      const Map* map = item.as<Map>();
+      if (!map) return bad("a schema field is not a map"), out;
+      out.push_back(field(*map));
+    }
+    for (const FieldSchema& f : out)
+      if (!seen.insert(f.name).second) bad(fmt::format("the schema has two fields '{}'", printable(f.name)));
+    return out;
+  }
+
+  const Array& list_of(const Map& m, std::string_view key) {
+    static const Array kNone;
+    const Value* v = m.find(key);
+    if (!v) return kNone;
+    if (const Array* list = v->as<Array>()) return *list;
+    bad(fmt::format("'{}' of a schema is of type {}", key, v->type_name()));
+    return kNone;
+  }
+
+  const std::string& object_;
+  std::string wrong_;
+};
 
 const FieldSchema* named(const std::vector<FieldSchema>& fields, std::string_view name) {
   for (const FieldSchema& f : fields)
@@ -96,31 +183,15 @@ cbor::Value to_value(const Schema& schema) {
   Map m;
   m.set("kind", schema.kind);
   m.set("version", u64{schema.version});
+  if (schema.reshaped != 1) m.set("reshaped", u64{schema.reshaped});
+  if (schema.skippable) m.set("skippable", true);
   Array fields;
   for (const FieldSchema& f : schema.fields) fields.push_back(field_to_value(f));
   m.set("fields", std::move(fields));
   return m;
 }
 
-Result<Schema> schema_from_value(const cbor::Value& value, const std::string& object) {
-  const Map* m = value.as<Map>();
-  const Value* fields = m ? m->find("fields") : nullptr;
-  if (!fields || !fields->as<Array>())
-    return fail(ErrorCode::bad_file, object, "the schema has no list of fields", "the file is damaged or not ours");
-  Schema out{.kind = text_or(*m, "kind"), .version = static_cast<u16>(number_or(*m, "version", 1)), .fields = {}};
-  for (const Value& f : *fields->as<Array>()) {
-    STASIS_TRY_SET(FieldSchema field, field_from_value(f, object));
-    out.fields.push_back(std::move(field));
-  }
-  return out;
-}
-
-std::string lock_text(const Schema& schema) {
-  std::string out;
-  add_lock_lines(out, fmt::format("{} v{} ", schema.kind, schema.version), schema.fields);
-  if (schema.fields.empty()) out = fmt::format("{} v{} (no state)\n", schema.kind, schema.version);
-  return out;
-}
+Result<Schema> schema_from_value(const cbor::Value& value, const std::string& object) { return SchemaReader(object).schema(value); }
 
 Found find(const Schema& schema, const cbor::Value& record, std::string_view path) {
   const std::vector<FieldSchema>* fields = &schema.fields;

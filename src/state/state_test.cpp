@@ -24,10 +24,10 @@ struct OuterState {
   u16 late = 0x55;
   static constexpr auto layout() {
     using S = OuterState;
-    return state::Layout("test.outer", 2, state::field<&S::word>("word").hex().allow(0xff).unit("ticks"),
+    return state::Layout("test.outer", 3, state::field<&S::word>("word").hex().allow(0xff).unit("ticks"),
                          state::field<&S::raw>("raw"), state::field<&S::inner>("inner"),
                          state::field<&S::queue>("queue"), state::field<&S::offset>("offset"),
-                         state::field<&S::late>("late").since(2).renamed_from("tardy"));
+                         state::field<&S::late>("late").since(2).renamed_from("tardy", 3));
   }
 };
 
@@ -46,7 +46,7 @@ TEST(State, round_trip_is_identical) {
   const auto back = cbor::decode(bytes, "test");
   ASSERT_TRUE(back);
   Outer b;
-  ASSERT_TRUE(state::restore_one(b, "test", *back, 2));
+  ASSERT_TRUE(state::restore_one(b, "test", *back, 3));
   EXPECT_EQ(cbor::encode(b.capture()), bytes);
   EXPECT_EQ(b.s().offset, -77);
   EXPECT_TRUE(b.s().inner[1].b);
@@ -60,7 +60,7 @@ TEST(State, every_problem_is_named_and_nothing_changes) {
   map->set("raw", cbor::ByteString{1});
   map->set("stray", u64{1});
   Outer b;
-  const auto refused = state::restore_one(b, "device/x", record, 2);
+  const auto refused = state::restore_one(b, "device/x", record, 3);
   ASSERT_FALSE(refused);
   for (const char* part : {"word has reserved bits set (0x1ff), allowed bits are 0xff", "raw holds 1 items", "'stray' is unknown"})
     EXPECT_NE(refused.error().message.find(part), std::string::npos) << refused.error().text();
@@ -72,7 +72,7 @@ TEST(State, of_a_million_mistakes_a_thousand_are_told) {
   for (unsigned i = 0; i < 2000; ++i) record.members().emplace_back(fmt::format("stray{}", i), u64{1});
   Outer a;
   state::Problems problems;
-  EXPECT_FALSE(a.stage(record, {.object = "x", .version = 2, .problems = problems}));
+  EXPECT_FALSE(a.stage(record, {.object = "x", .version = 3, .problems = problems}));
   EXPECT_GT(problems.size(), 900u);
   EXPECT_LT(problems.size(), 1100u);
 }
@@ -90,6 +90,8 @@ TEST(State, older_records_get_defaults_and_renames) {
   old.set("tardy", u64{9});
   ASSERT_TRUE(state::restore_one(b, "x", old, 2));
   EXPECT_EQ(b.s().late, 9);
+  EXPECT_FALSE(state::restore_one(b, "x", old, 1));  // which had no such field
+  EXPECT_FALSE(state::restore_one(b, "x", old, 3));  // which has it under its present name
 }
 
 TEST(State, schema_travels) {

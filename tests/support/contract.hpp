@@ -8,7 +8,8 @@
 //   std::vector<u64> lines() const;       every level and message that the outside sees
 // poke(Rig&, std::mt19937_64&) -> u64: one random access or time step; returns what the guest would have seen.
 //
-// STASIS_UPDATE_GOLDEN=1 writes the schema lock and a missing golden record of the current version.
+// STASIS_UPDATE_GOLDEN=1 writes the schema lock, if existing files stay loadable, and a missing golden record of the
+// current version. STASIS_UPDATE_GOLDEN=anyway: for a layout that no release has.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -21,12 +22,17 @@
 #include <sstream>
 
 #include "bus/clock.hpp"
+#include "state/lock.hpp"
 #include "state/part.hpp"
 
 namespace stasis::contract {
 
 inline std::filesystem::path golden_folder() { return std::filesystem::path(STASIS_SOURCE_DIR) / "tests" / "golden"; }
-inline bool updating() { return std::getenv("STASIS_UPDATE_GOLDEN") != nullptr; }
+inline std::string_view update_wish() {
+  const char* wish = std::getenv("STASIS_UPDATE_GOLDEN");
+  return wish ? wish : "";
+}
+inline bool updating() { return !update_wish().empty(); }
 
 inline std::string read_text(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
@@ -122,7 +128,10 @@ inline void schema_is_locked(const state::Schema& schema) {
   std::string ours, others;
   std::istringstream lines(read_text(path));
   for (std::string line; std::getline(lines, line);) (line.starts_with(prefix) ? ours : others) += line + "\n";
-  if (updating() && ours != wanted) {
+  const auto verdicts = state::judge(ours, wanted);
+  const std::string answer = verdicts.empty() ? schema.kind + ": same, in another order" : verdicts.front().line();
+  const bool may_write = verdicts.empty() || verdicts.front().change <= state::Change::safe || update_wish() == "anyway";
+  if (updating() && ours != wanted && may_write) {
     std::vector<std::string> blocks;  // sorted by kind, fields in order
     std::istringstream all(others + wanted);
     for (std::string line; std::getline(all, line);) blocks.push_back(line);
@@ -131,25 +140,30 @@ inline void schema_is_locked(const state::Schema& schema) {
     for (const std::string& line : blocks) out << line << "\n";
     return;
   }
-  ASSERT_EQ(ours, wanted) << "the layout of " << schema.kind << " differs from tests/golden/schema.lock: a new field needs "
-                          << "since(n) and a default, anything else a new version (docs/architecture.md, State)";
+  ASSERT_EQ(ours, wanted) << answer << "\n(the layout differs from tests/golden/schema.lock: docs/decisions/0009-compatible-records.md; "
+                          << "`./dev schema` prints this answer for every kind, `./dev golden` writes what is safe)";
 }
+
+inline std::filesystem::path golden_record(std::string_view kind, unsigned version) {
+  return golden_folder() / "records" / (std::string(kind) + ".v" + std::to_string(version) + ".cbor");
+}
+inline void write_text(const std::filesystem::path& path, std::string_view text) {
+  std::ofstream(path, std::ios::binary).write(text.data(), static_cast<std::streamsize>(text.size()));
+}
+inline Bytes bytes_in(const std::string& text) { return {reinterpret_cast<const u8*>(text.data()), text.size()}; }
+inline std::string text_of(const cbor::ByteString& bytes) { return {bytes.begin(), bytes.end()}; }
 
 template <class Rig>
 void golden_versions_load() {
   Rig any;
   const state::Schema schema = any.part().schema();
-  const std::filesystem::path folder = golden_folder() / "records";
-  const auto name = [&](unsigned version) { return folder / (schema.kind + ".v" + std::to_string(version) + ".cbor"); };
-  if (updating() && !std::filesystem::exists(name(schema.version))) {
-    const cbor::ByteString bytes = bytes_of(any);
-    std::ofstream(name(schema.version), std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-  }
+  if (const auto path = golden_record(schema.kind, schema.version); updating() && !std::filesystem::exists(path))
+    write_text(path, text_of(bytes_of(any)));
   for (unsigned version = 1; version <= schema.version; ++version) {
-    const std::string text = read_text(name(version));
-    ASSERT_FALSE(text.empty()) << name(version) << " is missing";
+    const std::string text = read_text(golden_record(schema.kind, version));
+    ASSERT_FALSE(text.empty()) << golden_record(schema.kind, version) << " is missing";
     Rig rig;
-    const auto restored = restore_bytes(rig, {reinterpret_cast<const u8*>(text.data()), text.size()}, static_cast<u16>(version), 0);
+    const auto restored = restore_bytes(rig, bytes_in(text), static_cast<u16>(version), 0);
     ASSERT_TRUE(restored) << restored.error().text();
   }
 }
