@@ -82,7 +82,8 @@ u64 KvmEngine::guest_now() const { return guest_time_at(system_.kernel->time_sta
 void KvmEngine::advance_clock() { board_.clock.advance_to(std::max(board_.clock.now(), guest_now())); }
 
 Instant KvmEngine::instant(u32 vcpu) const {
-  return {.guest_ns = board_.clock.now(), .tsc_hz = board_.contract.tsc_hz, .tsc_offset = states_[vcpu].tsc_offset};
+  return {.guest_ns = board_.clock.now(), .tsc_hz = board_.contract.tsc_hz, .tsc_offset = states_[vcpu].tsc_offset,
+          .settled_ns = workers_[vcpu]->settled_ns};
 }
 
 // ---- held and running -------------------------------------------------------------------------------------------
@@ -156,20 +157,23 @@ Result<> KvmEngine::freeze() {
   board_.clock.advance_to(now);
   std::vector<VcpuState> states = states_;
   std::vector<LocalApicState> apics = apics_;
+  std::vector<u64> offsets;
   for (u32 id = 0; id < vcpus(); ++id) {
     Worker& worker = *workers_[id];
     STASIS_TRY_SET(const u64 offset, worker.vcpu.kernel_tsc_offset());
+    offsets.push_back(offset);
     states[id].tsc_offset += offset - worker.kernel_offset;  // the guest wrote its TSC
     STASIS_TRY(worker.vcpu.read(states[id]));
     Instant at = instant(id);
     at.guest_ns = guest_now();
     at.tsc_offset = states[id].tsc_offset;
     STASIS_TRY(worker.vcpu.read_apic(apics[id], at));
-    worker.kernel_offset = offset;
+    if (apics[id].timer_armed) apics[id].timer_origin_ns += guest_now() - at.guest_ns;  // the count is of a moment in between: never early
   }
   const u64 before_clock = guest_now();
   STASIS_TRY_SET(const Vm::ClockReading clock, vm_->clock());
   board_.pvclock.offset_ns = clock.ns - (clock.host_tsc ? guest_time_at(clock.host_tsc) : before_clock);
+  for (u32 id = 0; id < vcpus(); ++id) workers_[id]->kernel_offset = offsets[id];
   states_ = std::move(states);
   apics_ = std::move(apics);
   base_ns_ = now;
@@ -196,9 +200,32 @@ Result<> KvmEngine::set_time(u64 at) {
     worker.kernel_offset = tsc + states_[id].tsc_offset - (scales ? scaled(at) : at);
     STASIS_TRY(worker.vcpu.set_kernel_tsc_offset(worker.kernel_offset));
   }
-  const u64 late = mul_div(system_.kernel->time_stamp() - at, kSecond, system_.tsc_hz);
-  STASIS_TRY(vm_->set_clock_ns(board_.clock.now() + late + board_.pvclock.offset_ns));
-  for (u32 id = 0; id < vcpus(); ++id) STASIS_TRY(workers_[id]->vcpu.write_apic(get_apic(id), instant(id)));
+  STASIS_TRY(set_pvclock(at));
+  for (u32 id = 0; id < vcpus(); ++id) {
+    Instant now = instant(id);
+    now.guest_ns += since(at);  // a timer's count is what is left when it is set
+    STASIS_TRY(workers_[id]->vcpu.write_apic(get_apic(id), now));
+    workers_[id]->settled_ns = now.guest_ns;
+  }
+  return {};
+}
+
+u64 KvmEngine::since(u64 ticks) const { return mul_div(system_.kernel->time_stamp() - ticks, kSecond, system_.tsc_hz); }
+
+// KVM_SET_CLOCK takes effect some time after the value for it was computed, and its clock would lag by as much more with
+// every resume. So the lag is measured against the host's TSC and taken out, as well as the host's scheduler lets us.
+Result<> KvmEngine::set_pvclock(u64 at) {
+  constexpr i64 kGood = 500, kBad = kMillisecond / 2;
+  i64 correction = 0;
+  for (i64 allowed = kGood; allowed < kBad; allowed *= 2) {
+    STASIS_TRY(vm_->set_clock_ns(board_.clock.now() + since(at) + board_.pvclock.offset_ns + static_cast<u64>(correction)));
+    STASIS_TRY_SET(const Vm::ClockReading seen, vm_->clock());
+    if (seen.host_tsc == 0) break;
+    const u64 wanted = board_.clock.now() + mul_div(seen.host_tsc - at, kSecond, system_.tsc_hz) + board_.pvclock.offset_ns;
+    const i64 lag = static_cast<i64>(wanted - seen.ns);
+    if (std::abs(lag) <= allowed) break;
+    correction += lag;
+  }
   return {};
 }
 

@@ -75,6 +75,7 @@ class KvmEngine final : public Engine, private MessageSink {
     bool parked = false;
     bool started = false;
     u64 kernel_offset = 0;  // the TSC offset that thaw() gave the kernel
+    u64 settled_ns = 0;     // when nothing waited for an entry: see Vcpu::settle()
     bool changed = true;    // set() since the kernel last had it
   };
   using Lock = std::unique_lock<std::mutex>;
@@ -95,6 +96,8 @@ class KvmEngine final : public Engine, private MessageSink {
   Result<> thaw();
   Result<> write_changed();
   Result<> set_time(u64 at);
+  Result<> set_pvclock(u64 at);
+  u64 since(u64 host_ticks) const;
   Result<> wait_parked(Lock& lock);
   std::string ended_vcpus() const;
   void release();
@@ -104,6 +107,7 @@ class KvmEngine final : public Engine, private MessageSink {
   void work(Worker& worker);
   void execute(Worker& worker);
   void finish_exit(Worker& worker);
+  void settle(Worker& worker);
   bool handle_exit(Worker& worker);
   void port_access(::kvm_run& page);
   void memory_access(::kvm_run& page);

@@ -239,6 +239,44 @@ TEST(KvmEngine, a_message_that_comes_while_held_is_in_the_saved_form) {
   EXPECT_TRUE(rig.kernel->messages.empty());
 }
 
+// The count reads 0 in both cases; nothing but the kernel's next entry tells an interrupt that the guest had from one that
+// it has coming.
+TEST(KvmEngine, a_one_shot_that_expired_and_was_not_delivered_is_requested_in_the_saved_form) {
+  constexpr unsigned kCurrent = 0x390, kVector = 0xec;
+  for (const bool before_the_stop : {true, false}) {
+    Rig rig;
+    std::atomic<bool> entered{false}, expired{false};
+    const auto expire = [&](FakeKernel::Vcpu& v) {
+      std::memset(v.lapic.regs + kCurrent, 0, 4);
+      v.timer_expired = true;
+    };
+    rig.kernel->guest = [&](u32, FakeKernel::Vcpu& v) -> long {
+      entered = true;
+      const long left = FakeKernel::spin(v);
+      if (before_the_stop && !expired.exchange(true)) expire(v);
+      return left;
+    };
+    ASSERT_TRUE(rig.make());
+    LocalApicState apic = rig.engine->get_apic();
+    apic.svr = 0x1ff, apic.lvt_timer = kVector, apic.timer_initial = 50'000'000, apic.timer_armed = true;
+    rig.engine->set_apic(apic);
+    while (!entered) rig.run_kicked();
+    if (!before_the_stop) rig.kernel->when_reading = [&] { expire(rig.kernel->vcpus[0]); };
+    ASSERT_TRUE(rig.engine->hold());
+    const LocalApicState got = rig.engine->get_apic();
+    EXPECT_EQ(got.irr[kVector / 32], 1u << kVector % 32) << before_the_stop;
+    EXPECT_FALSE(got.timer_armed);
+    // Once the guest has had it, it is not requested again.
+    rig.kernel->when_reading = {};
+    apic = got;
+    apic.irr = {};
+    rig.engine->set_apic(apic);
+    rig.run_kicked();
+    ASSERT_TRUE(rig.engine->hold());
+    EXPECT_EQ(rig.engine->get_apic().irr, apic.irr);
+  }
+}
+
 TEST(KvmEngine, every_call_that_fails_gives_a_clear_error_and_no_hang) {
   const auto life = [](Rig& rig) -> Result<> {
     STASIS_TRY(rig.make());

@@ -19,6 +19,7 @@ unsigned piece_of(unsigned left) { return left >= 8 ? 8 : left >= 4 ? 4 : left >
 }  // namespace
 
 void KvmEngine::work(Worker& worker) {
+  Vcpu::begin_thread();
   Lock lock(mutex_);
   worker.handle = ::pthread_self();
   worker.id = ::gettid();
@@ -58,8 +59,20 @@ void KvmEngine::execute(Worker& worker) {
 void KvmEngine::finish_exit(Worker& worker) {
   for (;;) {
     worker.vcpu.run_page().immediate_exit = 1;
-    const long entered = worker.vcpu.enter();
-    if (entered < 0 || !handle_exit(worker)) return;
+    if (worker.vcpu.enter() < 0) return settle(worker);
+    if (!handle_exit(worker)) return;
+  }
+}
+
+void KvmEngine::settle(Worker& worker) {
+  for (;;) {
+    const Result<long> entered = worker.vcpu.settle();
+    worker.settled_ns = guest_now();
+    if (!entered) {
+      const Lock lock(mutex_);
+      return stop_with(StopReason::failed, entered.error().text());
+    }
+    if (*entered < 0 || !handle_exit(worker)) return;
   }
 }
 

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "cpu/kvm/kernel.hpp"
 #include "cpu/kvm/kvm_abi.hpp"
@@ -30,6 +31,8 @@ class FakeKernel final : public Kernel {
     kvm_lapic_state lapic{};
     std::map<u32, u64> msrs;
     u64 tsc_offset = 0;
+    bool turns_back = false;     // a signal mask is set: the next KVM_RUN finds the signal that it lets through
+    bool timer_expired = false;  // its interrupt is not in IRR before the next KVM_RUN
     alignas(16) std::array<u8, 4096> page{};
     kvm_run& run() { return *reinterpret_cast<kvm_run*>(page.data()); }
   };
@@ -40,6 +43,7 @@ class FakeKernel final : public Kernel {
   std::set<unsigned long> missing;      // capabilities
   std::map<u32, u64> msr_values{{0x1b, 0}, {0x48, 0}, {0x174, 0}, {0x175, 0}, {0x176, 0}, {0x277, 0}, {0xc0000081, 0}, {0xc0000082, 0}};
   std::vector<kvm_cpuid_entry2> cpuid;
+  std::function<void()> when_reading;   // called when the engine begins to read a stopped vCPU
   int open_error = 0;
   long tsc_khz = 2'000'000;
   std::atomic<u64> calls{0};
@@ -93,9 +97,12 @@ class FakeKernel final : public Kernel {
     if (fd >= kFirstVcpu && request == KVM_RUN) {
       Vcpu& vcpu = vcpus.at(static_cast<u32>(fd - kFirstVcpu));
       if (fails()) return -EIO;
-      return vcpu.run().immediate_exit ? -EINTR : guest(static_cast<u32>(fd - kFirstVcpu), vcpu);
+      if (vcpu.run().immediate_exit) return -EINTR;
+      if (std::exchange(vcpu.timer_expired, false)) request_timer_interrupt(vcpu);
+      return vcpu.turns_back ? -EINTR : guest(static_cast<u32>(fd - kFirstVcpu), vcpu);
     }
     if (fails()) return -EIO;
+    if (request == KVM_GET_DEVICE_ATTR && when_reading) when_reading();
     if (fd >= kFirstVcpu) return vcpu_call(vcpus.at(static_cast<u32>(fd - kFirstVcpu)), request, argument);
     if (refuses && refuses(request, argument)) return -EIO;
     switch (request) {
@@ -151,6 +158,11 @@ class FakeKernel final : public Kernel {
     return 0;
   }
 
+  static void request_timer_interrupt(Vcpu& v) {
+    constexpr unsigned kIrr = 0x200, kLvtTimer = 0x320;
+    const u8 vector = static_cast<u8>(v.lapic.regs[kLvtTimer]);
+    v.lapic.regs[kIrr + 16 * (vector / 32) + vector % 32 / 8] |= static_cast<char>(1 << vector % 8);
+  }
   static long vcpu_call(Vcpu& v, unsigned long request, void* a) {
     switch (request) {
       case KVM_GET_REGS: return give(a, v.regs);
@@ -167,8 +179,9 @@ class FakeKernel final : public Kernel {
       case KVM_SET_VCPU_EVENTS: return take(v.events, a);
       case KVM_GET_MP_STATE: return give(a, v.activity);
       case KVM_SET_MP_STATE: return take(v.activity, a);
+      case KVM_SET_SIGNAL_MASK: return v.turns_back = a != nullptr, 0;
       case KVM_GET_LAPIC: return give(a, v.lapic);
-      case KVM_SET_LAPIC: return take(v.lapic, a);
+      case KVM_SET_LAPIC: v.timer_expired = false; return take(v.lapic, a);
       case KVM_GET_DEVICE_ATTR: return give(reinterpret_cast<void*>(static_cast<kvm_device_attr*>(a)->addr), v.tsc_offset);
       case KVM_SET_DEVICE_ATTR: return take(v.tsc_offset, reinterpret_cast<void*>(static_cast<kvm_device_attr*>(a)->addr));
       case KVM_GET_MSRS: return msrs(v, a, false);

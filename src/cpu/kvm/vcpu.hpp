@@ -16,6 +16,7 @@ struct Instant {
   u64 guest_ns = 0;
   u64 tsc_hz = 0;      // of the guest
   u64 tsc_offset = 0;  // VcpuState's
+  u64 settled_ns = 0;  // guest time of the vCPU's settle()
 };
 
 class Vcpu {
@@ -28,6 +29,12 @@ class Vcpu {
   u32 id() const { return id_; }
   ::kvm_run& run_page() const { return *run_; }
   long enter() const { return handle_.ask(0xae80 /* KVM_RUN */, nullptr); }
+
+  // On the vCPU's own thread, which begin_thread() has prepared. Some of what the guest has coming is in no structure of
+  // KVM's until the next entry: the interrupt of a timer that has expired, the end of an interrupt that an I/O APIC waits
+  // for. So the way in is gone to the point where the guest would run, and back. Returns as enter().
+  static void begin_thread();
+  Result<long> settle();
 
   // Not while it is entered. Everything but time: TSC offset, deadline and timers are set apart, when time goes on.
   Result<> read(VcpuState& out);
@@ -52,6 +59,7 @@ class Vcpu {
   Result<> read_msrs(VcpuState& out) const;
   Result<> write_msrs(const VcpuState& state);
   Result<u64> read_msr(u32 index) const;
+  Result<u32> timer_left() const;
   Result<> write_msr(u32 index, u64 value);
 
   const Vm* vm_;
@@ -62,6 +70,7 @@ class Vcpu {
   u64 xsave_size_ = 4096;
   std::array<u32, 64> component_at_{};  // offsets in the XSAVE area; 0: not there
   std::vector<u32> msrs_;               // those that this vCPU has and a field holds
+  u32 settled_left_ = 0;                // the timer's current count before settle()'s entry
 };
 
 }  // namespace stasis::kvm

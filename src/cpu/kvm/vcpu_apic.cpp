@@ -37,7 +37,28 @@ u32 count_left(const State& s, u64 now) {
   return ticks >= s.timer_initial ? 1 : static_cast<u32>(s.timer_initial - ticks);  // 1: it expires at once
 }
 
+// Hardware has nothing between a timer's expiry and IRR. KVM has: what expired after settle()'s entry is not in IRR yet,
+// and once the count is 0 nothing tells it from what the guest has had long ago.
+bool expired_since(const State& s, u32 left_then, u32 left_now, u64 elapsed_ns) {
+  if (s.timer_initial == 0 || left_then == 0) return false;
+  if (timer_mode(s) == 0) return left_now == 0;
+  return timer_mode(s) == 1 && (left_now > left_then || elapsed_ns >= s.timer_initial * divider(s));
+}
+
+void request_timer_interrupt(State& s) {
+  const unsigned vector = s.lvt_timer & 0xff;
+  if (s.lvt_timer & State::kMasked || !(s.svr & State::kSoftwareEnable) || vector < 16) return;
+  s.irr[vector / 32] |= 1u << vector % 32;
+  s.tmr[vector / 32] &= ~(1u << vector % 32);
+}
+
 }  // namespace
+
+Result<u32> Vcpu::timer_left() const {
+  kvm_lapic_state page{};
+  STASIS_TRY(call("KVM_GET_LAPIC", KVM_GET_LAPIC, &page));
+  return get(page, kCurrent);
+}
 
 Result<> Vcpu::read_apic(State& out, const Instant& at) {
   kvm_lapic_state page{};
@@ -75,6 +96,7 @@ Result<> Vcpu::read_apic(State& out, const Instant& at) {
     out.timer_armed = true;
     out.timer_origin_ns = at.guest_ns - (out.timer_initial - left) * divider(out);
   }
+  if (expired_since(out, settled_left_, left, at.guest_ns - at.settled_ns)) request_timer_interrupt(out);
   return {};
 }
 
@@ -110,7 +132,8 @@ Result<> Vcpu::write_apic(const State& in, const Instant& at) {
   put(page, kLvtError, in.lvt_error);
   // KVM would let an expired one-shot expire again, so its initial count reads as 0 afterwards.
   put(page, kInitial, in.timer_armed ? in.timer_initial : 0);
-  put(page, kCurrent, count_left(in, at.guest_ns));
+  settled_left_ = count_left(in, at.guest_ns);
+  put(page, kCurrent, settled_left_);
   put(page, kDivide, in.timer_divide);
   STASIS_TRY(call("KVM_SET_LAPIC", KVM_SET_LAPIC, &page));
   if (timer_mode(in) == 2) return write_msr(kDeadlineMsr, in.deadline);
