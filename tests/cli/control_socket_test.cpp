@@ -152,7 +152,7 @@ TEST_F(ControlSocket, ASecondConnectionIsServedWhileOneSaves) {
   const auto client = Client::open("m", dir_);
   ASSERT_TRUE(client);
   auto save = std::async(std::launch::async, [&] {
-    return client->call("PUT", "/v1/machine/suspend", save_request_to_json("a", "/b"));
+    return client->call("PUT", "/v1/machine/suspend", save_request_to_json({.path = "/b/a"}));
   });
   saving.get_future().wait();
   EXPECT_TRUE(client->info());
