@@ -40,7 +40,7 @@ class Interrupted(CommandLine):
         if done.returncode != 0 and os.geteuid() != 0:
             self.skipTest("mounting takes root")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.addCleanup(subprocess.run, ["umount", self.target], stderr=subprocess.DEVNULL, check=False)
+        self.addCleanup(subprocess.run, ["umount", "--lazy", self.target], stderr=subprocess.DEVNULL, check=False)
 
     def remount(self, options):
         subprocess.run(["mount", "-o", f"remount,{options}", self.target], check=True)
@@ -109,7 +109,7 @@ class NoRoom(Interrupted):
             self.assertEqual(os.listdir(self.target), ["kept.stasis"])
             self.remount("size=64m")
             self.next_save_is_right(guest)
-            subprocess.run(["umount", self.target], check=True)
+            subprocess.run(["umount", "--lazy", self.target], check=True)  # the file before may still be being let go of
         self.mount(64)
         self.refused("suspend", "g", self.kept, status=FAILED, says="the disk is full")
         self.answers(guest, b"still-alive")
