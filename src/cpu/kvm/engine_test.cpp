@@ -239,6 +239,24 @@ TEST(KvmEngine, a_message_that_comes_while_held_is_in_the_saved_form) {
   EXPECT_TRUE(rig.kernel->messages.empty());
 }
 
+TEST(KvmEngine, the_wall_clock_msr_is_restored_and_its_page_stays_the_guests) {
+  constexpr u32 kWallClock = 0x4b56'4d00;
+  constexpr u64 kPage = 0x5008;
+  Rig rig(2);
+  rig.kernel->msr_values[kWallClock] = 0;
+  ASSERT_TRUE(rig.make());
+  const std::array<u8, 16> page{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+  ASSERT_TRUE(rig.memory.write(kPage, page));
+  VcpuState state;
+  state.pvclock_wall_clock = kPage;
+  rig.engine->set(state, 0);
+  ASSERT_TRUE(rig.engine->load());
+  EXPECT_EQ(rig.kernel->vcpus[0].msrs[kWallClock], kPage);
+  std::array<u8, 16> there{};
+  ASSERT_TRUE(rig.memory.read(kPage, there));
+  EXPECT_EQ(there, page);
+}
+
 // The count reads 0 in both cases; nothing but the kernel's next entry tells an interrupt that the guest had from one that
 // it has coming.
 TEST(KvmEngine, a_one_shot_that_expired_and_was_not_delivered_is_requested_in_the_saved_form) {

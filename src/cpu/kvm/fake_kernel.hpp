@@ -103,6 +103,7 @@ class FakeKernel final : public Kernel {
     }
     if (fails()) return -EIO;
     if (request == KVM_GET_DEVICE_ATTR && when_reading) when_reading();
+    if (request == KVM_SET_MSRS) write_wall_clock(*static_cast<kvm_msrs*>(argument));
     if (fd >= kFirstVcpu) return vcpu_call(vcpus.at(static_cast<u32>(fd - kFirstVcpu)), request, argument);
     if (refuses && refuses(request, argument)) return -EIO;
     switch (request) {
@@ -158,6 +159,13 @@ class FakeKernel final : public Kernel {
     return 0;
   }
 
+  // Setting its MSR writes the wall clock into RAM.
+  void write_wall_clock(const kvm_msrs& list) {
+    constexpr u32 kWallClock = 0x4b56'4d00;
+    const auto* const entries = reinterpret_cast<const kvm_msr_entry*>(&list + 1);
+    for (u32 i = 0; i < list.nmsrs; ++i)
+      for (u64 at = 0; at < 12 && entries[i].index == kWallClock && entries[i].data != 0; ++at) guest_writes(entries[i].data + at, 0xee);
+  }
   static void request_timer_interrupt(Vcpu& v) {
     constexpr unsigned kIrr = 0x200, kLvtTimer = 0x320;
     const u8 vector = static_cast<u8>(v.lapic.regs[kLvtTimer]);

@@ -61,6 +61,7 @@ class Vcpu {
   Result<u64> read_msr(u32 index) const;
   Result<u32> timer_left() const;
   Result<> write_msr(u32 index, u64 value);
+  Result<> write_wall_clock_msr(u32 index, u64 address);
 
   const Vm* vm_;
   Handle handle_;

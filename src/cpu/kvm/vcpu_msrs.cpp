@@ -35,9 +35,8 @@ std::vector<u32> unlisted() {
   return all;
 }
 
-// KVM writes the wall clock into guest RAM when this MSR is set, which a restore must not do. So it is not set again, and
-// what was saved stays as it is until the guest sets another.
-bool writes_memory(u32 index) { return index == 0x11 || index == 0x4b56'4d00; }
+// KVM has one of these for the whole machine: the first vCPU's counts.
+bool is_wall_clock(u32 index) { return index == 0x11 || index == 0x4b56'4d00; }
 
 }  // namespace
 
@@ -56,6 +55,16 @@ Result<> Vcpu::write_msr(u32 index, u64 value) {
   if (count != 1)
     return fail(ErrorCode::unsupported, "kvm", fmt::format("MSR {:#x} ({}) of vCPU {} cannot be {:#x} on this host", index, msr_name(index), id_, value),
                 "resume it on a host that has it");
+  return {};
+}
+
+// KVM writes the wall clock into guest RAM when the MSR is set. What is there is the guest's, and as old as the guest's
+// own setting.
+Result<> Vcpu::write_wall_clock_msr(u32 index, u64 address) {
+  std::array<u8, 12> kept{};  // version, seconds, nanoseconds
+  const bool in_ram = vm_->memory().read(address, kept);
+  STASIS_TRY(write_msr(index, address));
+  if (in_ram) vm_->memory().write(address, kept);
   return {};
 }
 
@@ -82,10 +91,7 @@ Result<> Vcpu::read_msrs(VcpuState& out) const {
     return fail(ErrorCode::host, "kvm", fmt::format("MSR {:#x} ({}) of vCPU {} cannot be read any more", msrs_[static_cast<std::size_t>(count)],
                                                     msr_name(msrs_[static_cast<std::size_t>(count)]), id_));
   out.other_msrs.clear();
-  for (std::size_t i = 0; i < msrs_.size(); ++i) {
-    const u64 value = buffer.entries()[i].data;
-    if (!writes_memory(msrs_[i]) || value != 0) msr_set(out, msrs_[i], value);
-  }
+  for (std::size_t i = 0; i < msrs_.size(); ++i) msr_set(out, msrs_[i], buffer.entries()[i].data);
   return {};
 }
 
@@ -95,8 +101,8 @@ Result<> Vcpu::write_msrs(const VcpuState& in) {
   STASIS_TRY(read_msrs(now));
   for (const u32 index : msrs_) {
     u64 wanted = 0, have = 0;
-    if (!msr_get(in, index, wanted) || !msr_get(now, index, have) || wanted == have || writes_memory(index)) continue;
-    STASIS_TRY(write_msr(index, wanted));
+    if (!msr_get(in, index, wanted) || !msr_get(now, index, have) || wanted == have || (is_wall_clock(index) && id_ != 0)) continue;
+    STASIS_TRY(is_wall_clock(index) ? write_wall_clock_msr(index, wanted) : write_msr(index, wanted));
   }
   for (const MsrState& msr : in.other_msrs)
     if (msr.value != 0 && !std::ranges::binary_search(msrs_, msr.index))

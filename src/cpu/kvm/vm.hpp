@@ -12,6 +12,7 @@ class Vm {
  public:
   static constexpr unsigned kPins = 24;  // of the I/O APIC, which is ours
   static Result<Vm> create(const System& system, GuestMemory& memory);
+  GuestMemory& memory() const { return *memory_; }
 
   const Handle& handle() const { return handle_; }
   const System& system() const { return *system_; }
