@@ -31,8 +31,8 @@ struct Golden {
   const char* content;  // content digest of the file
   const char* end;      // of its machine where the guest halts for ever; changes only with the layout of a part
 };
-constexpr char kEarlyContent[] = "4fe382f74114adb05b6088ab556cc24a", kSavedContent[] = "a88ca2b365e311e343e4bd5ed4e78c2d",
-               kEnd[] = "34a58d3cb668a0c0c4aece6ffd802f41";
+constexpr char kEarlyContent[] = "1a49f0ab6a7074991f2572af5359f8d1", kSavedContent[] = "056fc2d4e355355baec5fe8a0dbb5e40",
+               kEnd[] = "b325cd9900e3d9e994e4287cfa7a4a4a";
 // RAM at that end: never changes.
 constexpr char kEndOfRam[] = "b9e1760cfbd5d953dac318e20ba06700";
 constexpr Golden kGolden[] = {

@@ -111,7 +111,8 @@ class Files(unittest.TestCase):
         cls.convert("packed", "--encoding", "packed", "--level", "3")
         cls.convert("stored", "--encoding", "packed", "--level", "0")
         cls.convert("encrypted", "--encoding", "packed", "--encrypt-key", cls.key)
-        cls.convert("incremental", "--incremental-from", cls.folder / "mapped.stasis", of="written")
+        cls.files["incremental"] = cls.folder / "incremental.stasis"
+        cls.stasis("snapshot", "rebase", cls.files["written"], "--onto", cls.files["mapped"], cls.files["incremental"])
 
     @classmethod
     def stasis(cls, *words, stdin="", status=0):
@@ -149,7 +150,7 @@ class Files(unittest.TestCase):
         return out.getvalue()
 
     def digest(self, name):
-        key = ["--key", self.key] if name == "encrypted" else []
+        key = ["--decrypt-key", self.key] if name == "encrypted" else []
         return self.stasis("snapshot", "digest", self.files[name], *key).split()[0]
 
     def test_verify_agrees_with_digest(self):

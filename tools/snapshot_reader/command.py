@@ -79,7 +79,7 @@ def _list(options, keys):
                          "in_parent": sum((c.high & c.low).bit_count() for c in chunks)}
     result["problems"] = [str(problem) for problem in problems]
     if options.json:
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print(json.dumps(result, indent=2, ensure_ascii=False, default=bytes.hex))
     else:
         _print_list(result, snapshot)
     for problem in problems:
@@ -133,7 +133,7 @@ def _state(options, keys):
         if options.json:
             print(json.dumps([{"path": r.path, "kind": r.kind, "version": r.version,
                                "state": schema.plain(r.state), "fields": [row.json() for row in schema.rows(r)]}
-                              for r in records], indent=2, ensure_ascii=False))
+                              for r in records], indent=2, ensure_ascii=False, default=bytes.hex))
         else:
             for record in records:
                 print(f"{record.path}  (kind {record.kind}, version {record.version})")
@@ -146,7 +146,7 @@ def _state(options, keys):
         _say(f"{options.file}: has no record or field '{path}'; 'read_snapshot.py list' shows the records")
         return 2
     if options.json:
-        print(json.dumps(rows[0].json(), indent=2, ensure_ascii=False))
+        print(json.dumps(rows[0].json(), indent=2, ensure_ascii=False, default=bytes.hex))
     else:
         print("\n".join(rows[0].lines(0)))
     return 0

@@ -20,7 +20,8 @@ class Field:
         shape.members(where, raw, {"name": shape.text, "type": shape.text}, {
             "unit": shape.text, "help": shape.text, "since": shape.number(1, 65535), "hex": shape.boolean,
             "least": _any_integer, "most": _any_integer, "mask": shape.number(0, MAX_UNSIGNED),
-            "renamed_from": shape.text, "names": shape.array, "members": shape.array})
+            "default": lambda _where, _value: None, "skippable": shape.boolean, "renamed_from": shape.array, "names": shape.array,
+            "members": shape.array})
         self.raw = raw
         self.name = raw["name"]
         self.where = where = f"{where} {self.name}"
@@ -39,15 +40,20 @@ class Field:
         self.unit, self.help = raw.get("unit", ""), raw.get("help", "")
         if raw.get("since", 1) > version:
             raise Problem(where, f"since is {raw['since']}, after the version {version} of the record")
+        for former in raw.get("renamed_from", []):
+            shape.members(f"{where}: renamed_from", former, {"name": shape.text, "until": shape.number(1, 65535)})
         for name in raw.get("names", []):
             shape.text(f"{where}: names", name)
         if ("members" in raw) != (self.base == "record"):
             raise Problem(where, f"type is {raw['type']}; a record has members, and nothing else has")
         self.members = fields_of(where, raw.get("members", []), version)
+        self.skippable = raw.get("skippable", False)
         if self.base[0] in "ui":
             bits = int(self.base[1:])
             self.low, self.high = (0, (1 << bits) - 1) if self.base[0] == "u" else (-(1 << bits - 1), (1 << bits - 1) - 1)
             self.low, self.high = max(self.low, raw.get("least", self.low)), min(self.high, raw.get("most", self.high))
+        if "default" in raw:
+            self.check(f"{where}: default", raw["default"])
 
     def check(self, where, value, depth=None):
         """Checks a value with so many arrays around it, by default all of them."""
@@ -107,7 +113,8 @@ class Record:
     def __init__(self, where, path, value):
         shape.members(where, value, {"schema": shape.any_map, "state": shape.any_map})
         schema = value["schema"]
-        shape.members(f"{where}: schema", schema, {"kind": shape.text, "version": shape.number(1, 65535), "fields": shape.array})
+        shape.members(f"{where}: schema", schema, {"kind": shape.text, "version": shape.number(1, 65535), "fields": shape.array},
+                      {"reshaped": shape.number(1, 65535), "skippable": shape.boolean})
         self.path, self.kind, self.version = path, schema["kind"], schema["version"]
         self.fields = fields_of(f"{where}: schema", schema["fields"], self.version)
         self.state = value["state"]
