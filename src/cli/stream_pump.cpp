@@ -33,6 +33,12 @@ StreamPump::~StreamPump() {
 }
 
 Result<> StreamPump::run(const std::function<bool()>& done) {
+  auto pumped = copy(done);
+  if (!pumped) fifo_.reset();  // or the writer would wait for a reader that has gone
+  return pumped;
+}
+
+Result<> StreamPump::copy(const std::function<bool()>& done) {
   constexpr int kLook = 50;  // ms
   std::vector<u8> buffer(256 * kKiB);
   for (;;) {
@@ -41,10 +47,7 @@ Result<> StreamPump::run(const std::function<bool()>& done) {
     if (::poll(&waiting, 1, last ? 0 : kLook) < 0 && errno != EINTR) return fail_errno(path(), "wait", errno);
     const ssize_t got = ::read(fifo_.get(), buffer.data(), buffer.size());
     if (got > 0) {
-      if (auto written = write_all(STDOUT_FILENO, Bytes(buffer).first(static_cast<std::size_t>(got)), "standard output"); !written) {
-        fifo_.reset();
-        return written;
-      }
+      STASIS_TRY(write_all(STDOUT_FILENO, Bytes(buffer).first(static_cast<std::size_t>(got)), "standard output"));
       continue;
     }
     if (got < 0 && errno != EAGAIN && errno != EINTR) return fail_errno(path(), "read", errno);

@@ -23,6 +23,7 @@ class StreamPump {
   Result<> run(const std::function<bool()>& done);
 
  private:
+  Result<> copy(const std::function<bool()>& done);
   StreamPump(std::string folder, FileDescriptor fifo) : folder_(std::move(folder)), fifo_(std::move(fifo)) {}
   std::string folder_;
   FileDescriptor fifo_;

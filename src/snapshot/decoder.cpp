@@ -76,6 +76,8 @@ class Decoder {
       STASIS_TRY_SET(commit_, frames_.commit_at_end(header_));
       end_ = source_.size() - kCommitSize;
     } else {
+      if (header_.length && header_.length < kHeaderSize + kCommitSize)
+        return bad(fmt::format("its header says that it has {} bytes, the least are {}", header_.length, kHeaderSize + kCommitSize));
       end_ = header_.length ? header_.length - kCommitSize : kMostRam * 2;
     }
     return {};
@@ -150,12 +152,13 @@ class Decoder {
       if (sealed_) damaged(in(section.name) + " comes after the seal");
       if (section.name != kSeal) add_header(frame.bytes);
       else root_.add(frame.bytes);
-      if (!seen.insert(section.name).second) damaged(in(section.name) + " is there twice");
+      const bool first = seen.insert(section.name).second;
+      if (!first) damaged(in(section.name) + " is there twice");
       out_.sections.push_back({.name = section.name, .version = section.version, .critical = (section.flags & kCritical) != 0,
                                .offset = frame.body, .length = frame.end - frame.body,
                                .digest = section.flags & kRegion ? "" : hex(section.digest)});
       STASIS_TRY(check_zero(frame.at + section.header_bytes(), frame.body, "before " + in(section.name)));
-      if (auto taken = take(frame); !taken) {
+      if (auto taken = first ? take(frame) : Result<>{}; !taken) {
         if (!all_) return taken;
         problems_.push_back(std::move(taken).error());
       }
@@ -423,6 +426,8 @@ class Decoder {
     if (out_.encrypted && !sealed_) missing.push_back(kSeal);
     for (const ListedPart& part : parts_)
       if (!part.inherited) want(part.path);
+    for (const SectionInfo& section : out_.sections)  // one that came before `parts` was not known for what it is
+      if (const ListedPart* part = listed(section.name); part && !section.known) damaged(in(section.name) + " comes before 'parts'");
     if (missing.size() == 1) damaged(in(missing.front()) + " is missing");
     if (missing.size() > 1) damaged(fmt::format("sections '{}' are missing", fmt::join(missing, "', '")));
     if (index_at_ != commit_.index_offset && !(all_ && (index_at_ == 0 || commit_.index_offset == 0))) damaged("the commit record does not say where the index of the RAM is");
@@ -434,7 +439,7 @@ class Decoder {
     out_.file_bytes = commit_.length;
     out_.listed = std::move(parts_);
     out_.root = hex(commit_.root);
-    if (header_.major == 0) {  // 0.1 does not say these
+    if (header_.major == 0 && out_.image.parts.size() == out_.listed.size()) {  // 0.1 does not say these
       out_.ram.content = content_digest(out_);
       for (std::size_t i = 0; i < out_.listed.size(); ++i) out_.listed[i].state = digest_of(cbor::encode(out_.image.parts[i].state));
     }

@@ -188,9 +188,9 @@ Result<> verify_ram(const OpenSnapshot& snapshot, SaveProgress* progress) {
 
 Result<std::string> digest(const OpenSnapshot& snapshot, SaveProgress* progress) {
   STASIS_TRY(verify_ram(snapshot, progress));
-  for (std::size_t i = 0; i < snapshot.listed.size(); ++i) {
-    const PartRecord& part = snapshot.image.parts[i];
-    if (!part.left_out && digest_of(cbor::encode(part.state)) != snapshot.listed[i].state)
+  for (const PartRecord& part : snapshot.image.parts) {
+    const auto listed = std::ranges::find(snapshot.listed, part.path, &ListedPart::path);
+    if (!part.left_out && (listed == snapshot.listed.end() || digest_of(cbor::encode(part.state)) != listed->state))
       return fail(ErrorCode::bad_file, snapshot.path, fmt::format("section '{}' has another state than section 'parts' says", part.path),
                   "the file is damaged: take another copy of it");
   }

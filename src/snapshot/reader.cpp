@@ -69,7 +69,8 @@ Result<PartRecord> read_part(const OpenSnapshot& snapshot, const PartRecord& wan
   };
   while (entry() != holder->listed.end() && entry()->inherited && holder->parent) holder = holder->parent.get();
   const auto section = std::ranges::find(holder->sections, wanted.path, &SectionInfo::name);
-  if (section == holder->sections.end()) return disagree();
+  const bool held = entry() != holder->listed.end() && !entry()->inherited;
+  if (!held || section == holder->sections.end() || !section->known || section->length > kMostPartBytes) return disagree();
   std::vector<u8> body(section->length);
   STASIS_TRY(holder->source->read(section->offset, body));
   const std::string where = fmt::format("{}: section '{}'", holder->path, wanted.path);
@@ -132,7 +133,7 @@ class Ancestry {
   Result<OpenSnapshot> candidate(const std::string& place, const OpenSnapshot& child) {
     STASIS_TRY_SET(OpenSnapshot parent, open_alone(place, options_));
     if (parent.ram.content != child.parent_link->content) return fail(ErrorCode::not_found, place, "has content " + hex(parent.ram.content));
-    if (parent.image.ram_size != child.image.ram_size)
+    if (parent.image.ram_size != child.image.ram_size || (child.ram.pages && parent.ram.pages != child.ram.pages))
       return fail(ErrorCode::bad_file, place, fmt::format("has {} bytes of RAM, its child {}", parent.image.ram_size, child.image.ram_size));
     struct stat info;
     if (::fstat(parent.file.get(), &info) != 0) return fail_errno(place, "stat", errno);

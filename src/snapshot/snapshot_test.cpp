@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "snapshot/examine.hpp"
 #include "snapshot/format.hpp"
 #include "snapshot_memory.hpp"
 
@@ -291,6 +292,31 @@ TEST(Snapshot, missing_doubled_and_misplaced_sections_are_refused) {
   Pieces late(good);
   std::ranges::rotate(late.sections, std::ranges::find(late.sections, "machine", [](const Piece& p) { return p.header.name; }) + 1);
   expect_refused(late.bytes(), ErrorCode::bad_file, "section");
+}
+
+TEST(Snapshot, a_part_that_comes_before_the_list_of_parts_is_refused) {
+  const Ram ram(1, {0});
+  for (const u16 major : {u16{0}, u16{1}}) {  // 0.1 computes what 1.0 says, part by part
+    Pieces pieces(encoded(image_of(ram), ram));
+    pieces.header.major = major;
+    Piece early = pieces.named("cpu/0");
+    early.header.flags = 0;  // else it would be refused as unknown and critical
+    pieces.remove("cpu/0");
+    pieces.sections.insert(pieces.sections.begin() + 1, early);
+    expect_refused(pieces.bytes(), ErrorCode::bad_file, "section 'cpu/0' comes before 'parts'");
+    EXPECT_FALSE(examine(MemorySource(pieces.bytes()), "test", {}).problems.empty());
+  }
+}
+
+TEST(Snapshot, a_doubled_region_of_another_size_is_not_taken) {
+  const Ram ram(200, {0, 199});
+  Pieces pieces(encoded(image_of(ram), ram));
+  Piece second = pieces.named("memory/ram");
+  second.body.resize(kPageSize);
+  pieces.sections.push_back(second);
+  const auto found = examine(MemorySource(pieces.bytes()), "test", {});
+  EXPECT_FALSE(found.problems.empty());
+  EXPECT_EQ(found.decoded.image.ram_size, found.decoded.ram.pages * kPageSize);
 }
 
 TEST(Snapshot, hostile_bodies_are_refused_before_they_cost_memory) {
