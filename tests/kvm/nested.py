@@ -53,7 +53,9 @@ def run(script, files=(), *, cpus=2, memory=2048, timeout=300, cpu="max,+svm", e
     """Runs `script` (shell text, or a pathlib.Path of it) where KVM is and returns its Result.
 
     files        what of the host the script uses: programs come with their libraries, folders whole; same paths there
-    cpus, memory the nested machine's, MiB; without effect on a host with KVM
+    cpus, memory the nested machine's, MiB; without effect on a host with KVM. Take one CPU for a guest that computes on all
+                 of its own: two emulated CPUs wait for each other in loops, and on a busy host, where one of them is
+                 often not running, that leaves so little that timer interrupts take all of it and nothing gets on
     timeout      seconds for everything; then NestedError
     environment  variables of the script
     out          folder for what the script leaves in $OUT (made when missing; default: a new one, the caller's to remove)

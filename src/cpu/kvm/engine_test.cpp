@@ -239,6 +239,16 @@ TEST(KvmEngine, a_message_that_comes_while_held_is_in_the_saved_form) {
   EXPECT_TRUE(rig.kernel->messages.empty());
 }
 
+TEST(KvmEngine, a_message_to_a_processor_that_is_not_there_is_lost_and_the_guest_runs_on) {
+  Rig rig;
+  ASSERT_TRUE(rig.make());
+  EXPECT_EQ(rig.run_kicked(), StopReason::attention);
+  rig.engine->messages().deliver(0xfee0'5000, 0x41);
+  ASSERT_EQ(rig.kernel->messages.size(), 1u);
+  EXPECT_EQ(rig.run_kicked(), StopReason::attention) << rig.engine->failure();
+  EXPECT_TRUE(rig.engine->hold());
+}
+
 TEST(KvmEngine, the_wall_clock_msr_is_restored_and_its_page_stays_the_guests) {
   constexpr u32 kWallClock = 0x4b56'4d00;
   constexpr u64 kPage = 0x5008;
@@ -260,11 +270,13 @@ TEST(KvmEngine, the_wall_clock_msr_is_restored_and_its_page_stays_the_guests) {
 // The count reads 0 in both cases; nothing but the kernel's next entry tells an interrupt that the guest had from one that
 // it has coming.
 TEST(KvmEngine, a_one_shot_that_expired_and_was_not_delivered_is_requested_in_the_saved_form) {
-  constexpr unsigned kCurrent = 0x390, kVector = 0xec;
+  constexpr unsigned kInitial = 0x380, kCurrent = 0x390, kVector = 0xec;
+  constexpr u32 kCount = 50'000'000;
   for (const bool before_the_stop : {true, false}) {
     Rig rig;
     std::atomic<bool> entered{false}, expired{false};
     const auto expire = [&](FakeKernel::Vcpu& v) {
+      std::memcpy(v.lapic.regs + kInitial, &kCount, 4);
       std::memset(v.lapic.regs + kCurrent, 0, 4);
       v.timer_expired = true;
     };
@@ -276,7 +288,8 @@ TEST(KvmEngine, a_one_shot_that_expired_and_was_not_delivered_is_requested_in_th
     };
     ASSERT_TRUE(rig.make());
     LocalApicState apic = rig.engine->get_apic();
-    apic.svr = 0x1ff, apic.lvt_timer = kVector, apic.timer_initial = 50'000'000, apic.timer_armed = true;
+    apic.svr = 0x1ff, apic.lvt_timer = kVector;
+    if (!before_the_stop) apic.timer_initial = kCount, apic.timer_armed = true;  // else the guest starts it
     rig.engine->set_apic(apic);
     while (!entered) rig.run_kicked();
     if (!before_the_stop) rig.kernel->when_reading = [&] { expire(rig.kernel->vcpus[0]); };

@@ -121,7 +121,9 @@ class FakeKernel final : public Kernel {
         for (const auto& [index, value] : msr_values) reinterpret_cast<u32*>(list + 1)[list->nmsrs++] = index;
         return 0;
       }
-      case KVM_SIGNAL_MSI: messages.push_back(*static_cast<kvm_msi*>(argument)); return 1;
+      case KVM_SIGNAL_MSI:
+        messages.push_back(*static_cast<kvm_msi*>(argument));
+        return vcpus.contains(messages.back().address_lo >> 12 & 0xff) ? 1 : -EPERM;  // KVM's "nobody took it" is -1
       case KVM_GET_CLOCK: *static_cast<kvm_clock_data*>(argument) = {}; return 0;
       case KVM_GET_MSRS: return 0;
       default: return 0;

@@ -2,7 +2,7 @@
 //
 // Every CPU multiplies on and on in the field of 2^61-1 (so that a far step can be checked by one power), digests a
 // block again and again, and reads the clocks. The main thread prints, every period,
-//   SEQ number monotonic realtime-monotonic hpet-monotonic      (nanoseconds)
+//   SEQ number monotonic realtime-monotonic hpet-monotonic tsc monotonic-of-tsc      (nanoseconds, but for the TSC)
 // and answers each line that it reads: "ECHO line". After the line "stop" it prints what was found and ends.
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -35,7 +35,8 @@ static struct Worker workers[kMaxCpus];
 static unsigned cpus;
 static atomic_bool ending;
 static _Atomic int64_t latest;  // the greatest CLOCK_MONOTONIC that any CPU has read
-static atomic_ulong backwards;
+static _Atomic uint64_t latest_tsc;
+static atomic_ulong backwards, tsc_backwards;
 static pthread_mutex_t bounds_lock = PTHREAD_MUTEX_INITIALIZER;
 static int64_t least = INT64_MIN, most = INT64_MAX;  // CLOCK_REALTIME - CLOCK_MONOTONIC lies in between
 static unsigned long real_jumps;
@@ -44,6 +45,12 @@ static int64_t clock_ns(clockid_t id) {
   struct timespec t;
   clock_gettime(id, &t);
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static uint64_t time_stamp(void) {
+  uint32_t low, high;
+  __asm__ volatile("lfence; rdtsc; lfence" : "=a"(low), "=d"(high) : : "memory");
+  return (uint64_t)high << 32 | low;
 }
 
 static uint64_t digest_block(const uint64_t* block, double* mean) {
@@ -61,6 +68,10 @@ static uint64_t digest_block(const uint64_t* block, double* mean) {
 
 /// REALTIME is read between two MONOTONIC readings; nobody sets the clock here, so their difference is one number.
 static void read_clocks(struct Worker* self, int64_t* last) {
+  uint64_t greatest_tsc = atomic_load(&latest_tsc);
+  const uint64_t tsc = time_stamp();
+  if (tsc < greatest_tsc) atomic_fetch_add(&tsc_backwards, 1);
+  while (tsc > greatest_tsc && !atomic_compare_exchange_weak(&latest_tsc, &greatest_tsc, tsc)) continue;
   const int64_t seen = atomic_load(&latest), before = clock_ns(CLOCK_MONOTONIC);
   const int64_t real = clock_ns(CLOCK_REALTIME), after = clock_ns(CLOCK_MONOTONIC);
   if (before < seen || after < before) atomic_fetch_add(&backwards, 1);
@@ -137,6 +148,22 @@ static int64_t compare_hpet(volatile uint64_t* registers) {
   return difference;
 }
 
+/// The TSC and CLOCK_MONOTONIC at one moment, as nearly as can be.
+static uint64_t tsc_at(int64_t* monotonic) {
+  int64_t best = INT64_MAX;
+  uint64_t tsc = 0;
+  for (int i = 0; i < 9; ++i) {
+    const int64_t before = clock_ns(CLOCK_MONOTONIC);
+    const uint64_t now = time_stamp();
+    const int64_t after = clock_ns(CLOCK_MONOTONIC);
+    if (after - before >= best) continue;
+    best = after - before;
+    tsc = now;
+    *monotonic = (before + after) / 2;
+  }
+  return tsc;
+}
+
 static void say(const char* text, size_t size) {
   for (ssize_t n; size && (n = write(1, text, size)) > 0; size -= (size_t)n) text += n;
 }
@@ -167,7 +194,8 @@ static void report(void) {
     say(out, (size_t)snprintf(out, sizeof out, "CPU %u steps %lu value %016lx blocks %lu digest %016lx wrong %lu worst_gap %ld\n", i,
                               w->steps, w->value, w->blocks, w->digest, w->wrong, (long)w->worst_gap));
   }
-  say(out, (size_t)snprintf(out, sizeof out, "CLOCKS backwards %lu real_jumps %lu\nWATCH END\n", atomic_load(&backwards), real_jumps));
+  say(out, (size_t)snprintf(out, sizeof out, "CLOCKS backwards %lu tsc_backwards %lu real_jumps %lu\nWATCH END\n", atomic_load(&backwards),
+                            atomic_load(&tsc_backwards), real_jumps));
 }
 
 int main(int argc, char** argv) {
@@ -181,12 +209,16 @@ int main(int argc, char** argv) {
     workers[i].cpu = i;
     if (pthread_create(&workers[i].thread, NULL, work, &workers[i])) return puts("watch: no thread"), 1;
   }
+  const struct sched_param first = {.sched_priority = 1};
+  sched_setscheduler(0, SCHED_FIFO, &first);  // this thread only: it does not wait for those that compute
   struct pollfd input = {.fd = 0, .events = POLLIN};
   for (unsigned long number = 0;; ++number) {
     const int64_t apart = hpet ? compare_hpet(hpet) : 0;
+    int64_t tsc_time = 0;
+    const uint64_t tsc = tsc_at(&tsc_time);
     const int64_t monotonic = clock_ns(CLOCK_MONOTONIC);
-    say(out, (size_t)snprintf(out, sizeof out, "SEQ %lu %ld %ld %ld\n", number, (long)monotonic,
-                              (long)(clock_ns(CLOCK_REALTIME) - monotonic), (long)apart));
+    say(out, (size_t)snprintf(out, sizeof out, "SEQ %lu %ld %ld %ld %lu %ld\n", number, (long)monotonic,
+                              (long)(clock_ns(CLOCK_REALTIME) - monotonic), (long)apart, tsc, (long)tsc_time));
     if (poll(&input, 1, period) > 0 && answer()) break;
   }
   atomic_store(&ending, 1);
