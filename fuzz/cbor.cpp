@@ -72,7 +72,7 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   try_record(*value, input);
   try_schema(*value, object);
   (void)snapshot::producer_from(*value, object);
-  (void)snapshot::parts_from(*value, object);
+  (void)snapshot::parts_from(*value, true, object);
   (void)snapshot::host_from(*value, object);
   (void)snapshot::parent_from(*value, object);
   (void)snapshot::encryption_from(*value, object);

@@ -1,9 +1,12 @@
-// Following a damaged frame with no help from the reader that is being fuzzed.
+// Following a damaged frame with no help from the reader that is being fuzzed; what the bodies say of each other, with its help.
 #include "repair.hpp"
 
 #include <algorithm>
 
+#include "snapshot/bodies.hpp"
+#include "snapshot/examine.hpp"
 #include "snapshot/format.hpp"
+#include "snapshot_memory.hpp"
 
 namespace stasis::fuzz {
 namespace {
@@ -67,9 +70,7 @@ struct Walk {
   }
 };
 
-}  // namespace
-
-void repair(std::vector<u8>& file) {
+void repair_frame(std::vector<u8>& file) {
   file.resize(file.size() & ~u64{7});
   if (file.size() < kHeaderSize + kCommitSize) return;
   const MutableBytes bytes(file);
@@ -82,6 +83,38 @@ void repair(std::vector<u8>& file) {
   for (u64 at = kHeaderSize; at < walk.end && walk.sections <= kMostSections;) at = walk.section(at);
   const auto commit = to_bytes(CommitRecord{.length = file.size(), .index_offset = walk.index, .sections = walk.sections, .root = walk.root.result()});
   std::ranges::copy(commit, file.begin() + static_cast<std::ptrdiff_t>(walk.end));
+}
+
+void replace(MutableBytes body, const Digest& claimed, const Digest& right) {
+  if (const auto found = std::ranges::search(body, claimed); !found.empty()) std::ranges::copy(right, found.begin());
+}
+
+// What the bodies say of each other: digests of states, and of the whole content.
+void repair_content(std::vector<u8>& file) {
+  const std::string object = "fuzz";
+  Examination found = examine(testing::MemorySource(file), object);
+  if (!found.index_read || !found.parts_read) return;
+  const auto body = [&](std::string_view name) -> MutableBytes {
+    const auto section = std::ranges::find(found.decoded.sections, name, &SectionInfo::name);
+    return section == found.decoded.sections.end() ? MutableBytes{} : MutableBytes(file).subspan(section->offset, section->length);
+  };
+  for (ListedPart& part : found.decoded.listed) {
+    const auto value = decode_body(body(part.path), object);
+    if (part.inherited || !value) continue;
+    const Digest right = state_digest(body(part.path), *value);
+    replace(body(kParts), part.state, right);
+    part.state = right;
+  }
+  const RamIndex& ram = found.decoded.ram;
+  replace(body(kRamIndex), ram.content, content_digest(found.decoded.image.ram_size, ram, found.decoded.listed));
+}
+
+}  // namespace
+
+void repair(std::vector<u8>& file) {
+  repair_frame(file);
+  repair_content(file);
+  repair_frame(file);
 }
 
 }  // namespace stasis::fuzz

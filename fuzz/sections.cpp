@@ -34,7 +34,7 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   if (!whole || !arrived || arrived->file_bytes != bytes.size()) return 0;
   FUZZ_LAW(whole->root == arrived->root && whole->file_bytes == arrived->file_bytes);
   FUZZ_LAW(whole->image.parts == arrived->image.parts && whole->image.machine == arrived->image.machine);
-  FUZZ_LAW(content_digest(*whole) == content_digest(*arrived));
+  FUZZ_LAW(whole->ram.content == arrived->ram.content);
   FUZZ_LAW(std::ranges::equal(whole->sections, arrived->sections, {}, &SectionInfo::offset, &SectionInfo::offset));
   return 0;
 }

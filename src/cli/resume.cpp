@@ -80,6 +80,7 @@ Result<int> resume(const ResumeOptions& options) {
       snapshot::OpenOptions again = open;
       again.bulk = false;
       STASIS_TRY_SET(auto opened, snapshot::open(file, again));
+      if (opened.root != saved.root) return fail(ErrorCode::busy, file, "was replaced while it was opened", "resume it again");
       looked_at = std::make_shared<const snapshot::OpenSnapshot>(std::move(opened));
     }
     return Machine::restore(std::move(saved), sinks, engine);

@@ -19,7 +19,6 @@ Result<FileDescriptor> open_fifo(const std::string& path) {
   if (!fifo) return fail_errno(path, "open for writing", errno);
   struct stat info;
   if (::fstat(fifo.get(), &info) != 0 || !S_ISFIFO(info.st_mode)) return fail(ErrorCode::usage, path, "is no FIFO", "make one with mkfifo, or save to a file");
-  if (::fcntl(fifo.get(), F_SETFL, 0) != 0) return fail_errno(path, "wait for room in it", errno);
   return fifo;
 }
 

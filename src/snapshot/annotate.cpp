@@ -119,6 +119,7 @@ class Copier {
 
 Result<> splice(const OpenSnapshot& snapshot, const Image& image, SaveProgress* progress) {
   STASIS_TRY_SET(Publication publication, Publication::begin(snapshot.path));
+  STASIS_TRY(publication.check_replaces(snapshot.file.get()));
   FileSink sink(publication.fd(), snapshot.path);
   Output out(sink, progress);
   STASIS_TRY(sink.announce(0, snapshot.file_bytes));

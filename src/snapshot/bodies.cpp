@@ -110,6 +110,15 @@ ByteString part_body(const state::Schema& schema, Bytes state) {
   return out;
 }
 
+// The state stands between its key and the schema's. It is not encoded again: a kernel's takes longer to encode than to digest.
+Digest state_digest(Bytes body, const Value& value) {
+  const Map* map = value.as<Map>();
+  const Value* schema = map ? map->find("schema") : nullptr;
+  if (!schema || !map->find("state") || map->members().size() != 2) return {};  // which part_from() refuses
+  const u64 begin = 1 + cbor::encode("state").size(), end = body.size() - cbor::encode("schema").size() - cbor::encode(*schema).size();
+  return digest_of(body.subspan(begin, end - begin));
+}
+
 Result<PartRecord> part_from(Value body, const std::string& path, const std::string& object) {
   STASIS_TRY(BodyMap(body, object).is_map());
   const Map* map = body.as<Map>();
@@ -138,7 +147,7 @@ Value parts_body(const std::vector<ListedPart>& parts) {
   return out;
 }
 
-Result<std::vector<ListedPart>> parts_from(const Value& body, const std::string& object) {
+Result<std::vector<ListedPart>> parts_from(const Value& body, bool with_states, const std::string& object) {
   STASIS_TRY_SET(const Array* array, array_of(body, object));
   STASIS_TRY(check_texts(body, object));
   std::vector<ListedPart> out;
@@ -149,7 +158,7 @@ Result<std::vector<ListedPart>> parts_from(const Value& body, const std::string&
     STASIS_TRY_SET(part.kind, map.text("kind"));
     STASIS_TRY_SET(part.version, map.number("version"));
     if (part.version == 0 || part.version > 65535) return bad(object, fmt::format("'{}' has version {}, allowed are 1 to 65535", part.path, part.version));
-    if (map.find<ByteString>("state")) {
+    if (with_states) {
       STASIS_TRY_SET(part.state, map.fixed_bytes<16>("state"));
     }
     if (const bool* inherited = map.find<bool>("inherited")) part.inherited = *inherited;

@@ -26,8 +26,10 @@ cbor::Value notes_body(const std::vector<Note>& notes);
 // Decoding caps the number of items before it allocates.
 Result<cbor::Value> decode_body(Bytes body, const std::string& object);
 Result<Producer> producer_from(const cbor::Value& body, const std::string& object);  // any format version's; no UUID
+// The digest of the state in the body of a part; `value` is that body decoded.
+Digest state_digest(Bytes body, const cbor::Value& value);
 Result<PartRecord> part_from(cbor::Value body, const std::string& path, const std::string& object);
-Result<std::vector<ListedPart>> parts_from(const cbor::Value& body, const std::string& object);
+Result<std::vector<ListedPart>> parts_from(const cbor::Value& body, bool with_states, const std::string& object);  // format 0.1: without
 Result<std::vector<HostResource>> host_from(const cbor::Value& body, const std::string& object);
 Result<ParentLink> parent_from(const cbor::Value& body, const std::string& object);
 Result<EncryptionInfo> encryption_from(const cbor::Value& body, const std::string& object);

@@ -351,7 +351,7 @@ class Decoder {
     } else if (name == kMachine) {
       STASIS_TRY_SET(out_.image.machine, part_from(std::move(value), name, where));
     } else if (name == kParts) {
-      STASIS_TRY_SET(parts_, parts_from(value, where));
+      STASIS_TRY_SET(parts_, parts_from(value, header_.major > 0, where));
       for (const ListedPart& listed : parts_)
         if (listed.inherited) out_.image.parts.push_back(left_out(listed));
       parts_read_ = true;
@@ -365,11 +365,13 @@ class Decoder {
       return take_index(frame, value, where);
     } else {
       STASIS_ASSERT(part);
+      const Digest state = state_digest(body, value);
       STASIS_TRY_SET(PartRecord record, part_from(std::move(value), name, where));
       if (record.schema.kind != part->kind || record.schema.version != part->version)
         return fail(ErrorCode::bad_file, where,
                     fmt::format("is {} version {}, section 'parts' says {} version {}", record.schema.kind, record.schema.version, part->kind, part->version),
                     kDamaged);
+      if (header_.major > 0 && state != part->state) return fail(ErrorCode::bad_file, where, "has another state than section 'parts' says", kDamaged);
       out_.image.parts.push_back(std::move(record));
     }
     return {};
@@ -433,6 +435,14 @@ class Decoder {
     if (index_at_ != commit_.index_offset && !(all_ && (index_at_ == 0 || commit_.index_offset == 0))) damaged("the commit record does not say where the index of the RAM is");
     std::ranges::sort(out_.image.parts, {}, &PartRecord::path);
     if (!out_.parent_link && std::ranges::any_of(parts_, &ListedPart::inherited)) damaged("has parts that are the parent's, but no parent");
+    check_content();
+  }
+
+  // Format 0.1 does not say what its content is.
+  void check_content() {
+    if (header_.major == 0 || !index_at_ || out_.ram.chunks.empty() || !parts_read_) return;
+    if (const Digest found = content_digest(out_.image.ram_size, out_.ram, parts_); found != out_.ram.content)
+      damaged(fmt::format("says that its content is {}, it is {}", hex(out_.ram.content), hex(found)));
   }
 
   void finish() {
@@ -440,8 +450,8 @@ class Decoder {
     out_.listed = std::move(parts_);
     out_.root = hex(commit_.root);
     if (header_.major == 0 && out_.image.parts.size() == out_.listed.size()) {  // 0.1 does not say these
-      out_.ram.content = content_digest(out_);
       for (std::size_t i = 0; i < out_.listed.size(); ++i) out_.listed[i].state = digest_of(cbor::encode(out_.image.parts[i].state));
+      out_.ram.content = content_digest(out_.image.ram_size, out_.ram, out_.listed);
     }
     for (const ChunkRecord& chunk : out_.ram.chunks) {
       out_.nonzero.push_back(chunk.nonzero);
@@ -475,11 +485,11 @@ class Decoder {
 
 }  // namespace
 
-Digest content_digest(const Decoded& decoded) {
-  MachineDigest out(decoded.image.ram_size);
-  for (u64 i = 0; i < decoded.ram.chunks.size(); ++i)
-    if (const ChunkRecord& chunk = decoded.ram.chunks[i]; chunk.nonzero) out.add_chunk(i, chunk.nonzero, chunk.content);
-  for (const PartRecord& part : decoded.image.parts) out.add_part(part.path, part.left_out ? part.state_digest : digest_of(cbor::encode(part.state)));
+Digest content_digest(u64 ram_size, const RamIndex& ram, const std::vector<ListedPart>& parts) {
+  MachineDigest out(ram_size);
+  for (u64 i = 0; i < ram.chunks.size(); ++i)
+    if (const ChunkRecord& chunk = ram.chunks[i]; chunk.nonzero) out.add_chunk(i, chunk.nonzero, chunk.content);
+  for (const ListedPart& part : parts) out.add_part(part.path, part.state);
   return out.result();
 }
 

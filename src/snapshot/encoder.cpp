@@ -70,6 +70,9 @@ class Encoder {
     if (options_.parent && options_.parent->image.ram_size != ram_.size)
       return fail(ErrorCode::usage, options_.parent->path, fmt::format("has {} MiB of RAM, the machine {} MiB: it cannot be its parent",
                                                                        options_.parent->image.ram_size / kMiB, ram_.size / kMiB), "save without a parent");
+    if (options_.parent && options_.key && !options_.parent->encrypted)
+      return fail(ErrorCode::usage, options_.parent->path, "is not encrypted: who can change it could change the encrypted snapshot that would be its child",
+                  "save without a parent, or encrypt that one first: stasis snapshot convert … --encrypt-key FILE");
     return check_names();
   }
 

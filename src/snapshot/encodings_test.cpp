@@ -5,6 +5,7 @@
 #include <bit>
 
 #include "snapshot/format.hpp"
+#include "snapshot/ram_hash.hpp"
 #include "snapshot_memory.hpp"
 
 namespace stasis::snapshot {
@@ -167,6 +168,28 @@ TEST_P(Chain, what_is_known_to_be_clean_is_not_read) {
   EXPECT_EQ(*ram_of(*open_memory(sink.bytes, {}, parent)), ram.bytes);
 }
 
+TEST_P(Chain, equal_digests_alone_are_not_equal_pages) {
+  Ram ram = mixed_ram();
+  const Image image = image_of(ram);
+  auto parent = *open_memory(encoded(image, ram, {.encoding = GetParam()}));
+  write_page(ram, 0, 1);
+  const std::vector<u64> dirty{1, 0, 0, 0};
+  parent.ram.chunks[0].content = hash_chunk(ram.bytes.data(), ram.bits[0]).content;  // as if the guest had made them collide
+  const auto opened = shared(std::move(parent));
+  for (const std::vector<u64>* known : {static_cast<const std::vector<u64>*>(nullptr), &dirty})
+    EXPECT_EQ(*ram_of(*open_memory(encoded(image, ram, {.encoding = GetParam(), .parent = opened.get(), .dirty = known}), {}, opened)), ram.bytes);
+}
+
+TEST_P(Chain, what_was_written_to_and_is_as_before_is_left_to_the_parent) {
+  const Ram ram = mixed_ram();
+  const auto parent = shared(open_memory(encoded(image_of(ram), ram, {.encoding = GetParam()})));
+  const std::vector<u64> dirty(4, ~0ull);
+  MemorySink sink;
+  const auto report = encode(sink, image_of(ram), ram.source(), nullptr, {.encoding = GetParam(), .parent = parent.get(), .dirty = &dirty});
+  ASSERT_TRUE(report);
+  EXPECT_EQ(report->pages_present, 0u);
+}
+
 TEST_P(Chain, ram_over_its_root_is_the_same) {
   Ram ram = mixed_ram();
   const Image image = image_of(ram);
@@ -212,6 +235,15 @@ TEST_P(Chain, without_its_parent_a_child_says_so) {
   const auto loaded = ram_of(*alone);
   ASSERT_FALSE(loaded);
   EXPECT_NE(loaded.error().text().find("is incremental, and its parent 'test' is not open"), std::string::npos) << loaded.error().text();
+}
+
+TEST_P(Chain, an_encrypted_child_has_an_encrypted_parent) {
+  const Ram ram = mixed_ram();
+  const auto parent = shared(open_memory(encoded(image_of(ram), ram, {.encoding = GetParam()})));
+  MemorySink sink;
+  const auto saved = encode(sink, image_of(ram), ram.source(), nullptr, {.encoding = Encoding::packed, .key = key(), .parent = parent.get()});
+  ASSERT_FALSE(saved);
+  EXPECT_EQ(saved.error().code, ErrorCode::usage);
 }
 
 TEST(Encodings, another_size_of_ram_is_no_parent) {

@@ -133,6 +133,13 @@ Result<> Publication::create() {
   }
 }
 
+Result<> Publication::check_replaces(int fd) const {
+  struct stat opened, there;
+  if (::fstat(fd, &opened) != 0) return fail_errno(target_, "stat", errno);
+  if (::fstatat(directory_.get(), name_.c_str(), &there, 0) == 0 && there.st_dev == opened.st_dev && there.st_ino == opened.st_ino) return {};
+  return fail(ErrorCode::busy, target_, "was replaced by another snapshot meanwhile", "nothing was changed; do it again, with the new one");
+}
+
 namespace {
 
 // The last reference to a replaced file frees its blocks, which takes a disk about a second a gigabyte: the guest

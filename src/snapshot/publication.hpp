@@ -18,6 +18,8 @@ class Publication {
   ~Publication();  // not published: the temporary goes, the target stays as it was
 
   int fd() const { return file_.get(); }
+  // Until publish(), nobody else can begin to replace the target; this refuses (busy) when it was replaced since `fd` was opened.
+  Result<> check_replaces(int fd) const;
   Result<> publish();  // fsync, rename, fsync of the directory
 
  private:

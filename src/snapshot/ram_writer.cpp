@@ -185,7 +185,7 @@ void RamWriter::look_at(Work& work, unsigned worker) {
     work.record = {.nonzero = work.hashed.nonzero, .present = work.hashed.nonzero, .content = work.hashed.content, .stored = work.hashed.content};
     if (!before) return;
   }
-  if (unchanged(work.chunk) || (before->nonzero == work.record.nonzero && before->content == work.record.content)) {
+  if (unchanged(work.chunk)) {
     work.record = {.nonzero = before->nonzero, .in_parent = before->nonzero, .content = before->content};
     return;
   }
@@ -199,10 +199,14 @@ void RamWriter::look_at(Work& work, unsigned worker) {
   work.record.stored = digest_over(work.hashed, work.record.present);
 }
 
+// Where it is known what was written to, the parent is read only for chunks that seem to be as they were; equal digests
+// alone prove nothing, for a guest can make them.
 Result<u64> RamWriter::as_in_parent(const Work& work, const ChunkRecord& before, unsigned worker) {
   const u64 candidates = work.record.nonzero & before.nonzero;
-  if (options_.dirty) return candidates & ~(*options_.dirty)[work.chunk];
-  return packers_[worker]->equal_in_parent(ram_.base + work.chunk * kChunkBytes, work.chunk, candidates);
+  const u64 untouched = options_.dirty ? candidates & ~(*options_.dirty)[work.chunk] : 0;
+  if (options_.dirty && (before.nonzero != work.record.nonzero || before.content != work.record.content)) return untouched;
+  STASIS_TRY_SET(const u64 equal, packers_[worker]->equal_in_parent(ram_.base + work.chunk * kChunkBytes, work.chunk, candidates & ~untouched));
+  return untouched | equal;
 }
 
 void RamWriter::find_duplicates(Work& work) {

@@ -135,12 +135,24 @@ class Ancestry {
     if (parent.ram.content != child.parent_link->content) return fail(ErrorCode::not_found, place, "has content " + hex(parent.ram.content));
     if (parent.image.ram_size != child.image.ram_size || (child.ram.pages && parent.ram.pages != child.ram.pages))
       return fail(ErrorCode::bad_file, place, fmt::format("has {} bytes of RAM, its child {}", parent.image.ram_size, child.image.ram_size));
+    STASIS_TRY(check_what_is_left_to(parent, child));
     struct stat info;
     if (::fstat(parent.file.get(), &info) != 0) return fail_errno(place, "stat", errno);
     if (!seen_.emplace(info.st_dev, info.st_ino).second)
       return fail(ErrorCode::bad_file, place, "is its own ancestor, or its ancestors were looked for in vain already");
     STASIS_TRY(open_parent_of(parent));
     return parent;
+  }
+
+  // By the indexes: one content digest does not say that a child asks of its parent only what is there.
+  static Result<> check_what_is_left_to(const OpenSnapshot& parent, const OpenSnapshot& child) {
+    for (u64 i = 0; i < child.ram.chunks.size(); ++i) {
+      const ChunkRecord &mine = child.ram.chunks[i], &theirs = parent.ram.chunks[i];
+      const bool all = mine.in_parent && mine.in_parent == mine.nonzero && mine.nonzero == theirs.nonzero;
+      if (mine.in_parent & ~theirs.nonzero || (all && mine.content != theirs.content))
+        return fail(ErrorCode::bad_file, parent.path, fmt::format("does not hold what {} leaves to it at RAM offset {:#x}", child.path, i * kChunkBytes));
+    }
+    return {};
   }
 
   OpenOptions options_;

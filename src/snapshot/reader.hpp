@@ -63,8 +63,8 @@ struct Decoded {
 // `object` names the source in errors. Never trusts a byte; caps what it allocates. Reads no RAM.
 Result<Decoded> decode(const Source& source, const std::string& object, const OpenOptions& options = {});
 
-// What the content digest is by the index and the parts; of parts that were not read, by what the file says of them.
-Digest content_digest(const Decoded& decoded);
+// What the content digest is by an index and by section `parts`, ascending by path.
+Digest content_digest(u64 ram_size, const RamIndex& ram, const std::vector<ListedPart>& parts);
 
 struct OpenSnapshot : Decoded {
   std::string path;
@@ -90,7 +90,7 @@ Result<> load_ram(const OpenSnapshot& snapshot, u8* ram, bool over_root, SavePro
 Result<> verify_ram(const OpenSnapshot& snapshot, SaveProgress* progress = nullptr);
 // The same, with all damage of each file and not the first only; an error only when cancelled.
 Result<std::vector<Error>> ram_problems(const OpenSnapshot& snapshot, SaveProgress* progress = nullptr);
-// The content digest, as digest() of the live machine gives it. Verifies the RAM on the way, and what the file says of itself.
+// The content digest, as digest() of the live machine gives it. Verifies the RAM on the way.
 Result<std::string> digest(const OpenSnapshot& snapshot, SaveProgress* progress = nullptr);
 
 // What any Stasis can say of any snapshot, older or newer, complete or not.

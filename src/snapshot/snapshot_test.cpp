@@ -377,18 +377,34 @@ TEST(Snapshot, a_page_of_zeros_called_present_is_found) {
   const Ram ram(2, {0});
   Pieces pieces(encoded(image_of(ram), ram));
   std::ranges::fill(pieces.named("memory/ram").body, u8{0});
-  std::vector<u8> chunk(32);
-  chunk[0] = 1;
-  std::ranges::copy(digest_of(digest_of(std::vector<u8>(kPageSize))), chunk.begin() + 16);
-  cbor::Map index;
-  index.set("encoding", "mapped");
-  for (const auto& [name, value] : {std::pair{"page_size", 4096u}, {"pages", 2u}, {"chunk_pages", 64u}}) index.set(name, u64{value});
-  index.set("chunks", chunk);
-  pieces.named("memory/ram/index").body = cbor::encode(index);
+  RamIndex index{.pages = 2};
+  const Digest content = digest_of(digest_of(std::vector<u8>(kPageSize)));
+  index.chunks = {{.nonzero = 1, .present = 1, .content = content, .stored = content}};
+  index.content = content_digest(2 * kPageSize, index, decoded(encoded(image_of(ram), ram))->listed);
+  pieces.named("memory/ram/index").body = cbor::encode(to_value(index));
   const auto bytes = pieces.bytes();
   const auto back = decoded(bytes);
   ASSERT_TRUE(back) << back.error().text();
   EXPECT_FALSE(verify_ram(*open_memory(bytes)));
+}
+
+TEST(Snapshot, what_a_file_says_of_its_content_is_checked) {
+  const Ram ram(2, {0});
+  Pieces pieces(encoded(image_of(ram), ram));
+  auto& index = pieces.named("memory/ram/index");
+  const Digest content = decoded(pieces.bytes())->ram.content;
+  std::search(index.body.begin(), index.body.end(), content.begin(), content.end())[0] ^= 1;
+  expect_refused(pieces.bytes(), ErrorCode::bad_file, "says that its content is ");
+}
+
+TEST(Snapshot, another_state_than_parts_says_is_found) {
+  const Ram ram(2, {0});
+  Pieces pieces(encoded(image_of(ram), ram));
+  const PartRecord part = decoded(pieces.bytes())->image.parts[0];
+  std::vector<u8>& body = pieces.named("parts").body;
+  const Digest state = digest_of(cbor::encode(part.state));
+  std::search(body.begin(), body.end(), state.begin(), state.end())[0] ^= 1;
+  expect_refused(pieces.bytes(), ErrorCode::bad_file, "section '" + part.path + "': has another state than section 'parts' says");
 }
 
 TEST(Snapshot, a_nonzero_byte_in_a_zero_page_is_found) {

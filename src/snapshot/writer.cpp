@@ -1,18 +1,38 @@
 // Saving: the encoder into a publication, or into a stream.
 #include "snapshot/writer.hpp"
 
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <functional>
+#include <utility>
+
 #include "base/file_descriptor.hpp"
 #include "snapshot/encoder.hpp"
 #include "snapshot/file_sink.hpp"
 #include "snapshot/publication.hpp"
+#include "snapshot/reader.hpp"
 
 namespace stasis::snapshot {
 namespace {
 
+// A reader that stalls must not keep the save from being cancelled, so a full pipe that does not block is waited for in
+// short steps; of one that blocks, a signal ends the wait.
 class StreamSink : public Sink {
  public:
-  StreamSink(int fd, const std::string& name) : fd_(fd), name_(name) {}
-  Result<> write(Bytes bytes) override { return write_all(fd_, bytes, name_); }
+  StreamSink(int fd, const std::string& name, std::function<bool()> goes_on) : fd_(fd), name_(name), goes_on_(std::move(goes_on)) {}
+
+  Result<> write(Bytes bytes) override {
+    while (!bytes.empty()) {
+      const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
+      if (n < 0 && errno != EAGAIN && errno != EINTR) return fail_errno(name_, "write", errno);
+      if (n < 0) STASIS_TRY(wait());
+      else bytes = bytes.subspan(static_cast<std::size_t>(n));
+    }
+    return {};
+  }
+
   Result<> skip_hole(u64 bytes) override {
     static constexpr u8 kZeros[64 * kKiB] = {};
     for (; bytes > sizeof kZeros; bytes -= sizeof kZeros) STASIS_TRY(write(kZeros));
@@ -20,14 +40,24 @@ class StreamSink : public Sink {
   }
 
  private:
+  Result<> wait() {
+    constexpr int kLook = 50;  // ms
+    if (!goes_on_()) return fail(ErrorCode::cancelled, "snapshot", "saving was cancelled");
+    pollfd room{.fd = fd_, .events = POLLOUT, .revents = 0};
+    if (::poll(&room, 1, kLook) < 0 && errno != EINTR) return fail_errno(name_, "wait for room in it", errno);
+    return {};
+  }
+
   int fd_;
   const std::string& name_;
+  std::function<bool()> goes_on_;
 };
 
 }  // namespace
 
 Result<SaveReport> save(const std::string& path, const Image& image, const RamSource& ram, SaveProgress* progress, const SaveOptions& options) {
   STASIS_TRY_SET(Publication publication, Publication::begin(path));
+  if (options.source && options.source->path == path) STASIS_TRY(publication.check_replaces(options.source->file.get()));
   FileSink sink(publication.fd(), path);
   STASIS_TRY_SET(SaveReport report, encode(sink, image, ram, progress, options));
   STASIS_TRY(publication.publish());
@@ -36,8 +66,10 @@ Result<SaveReport> save(const std::string& path, const Image& image, const RamSo
 
 Result<SaveReport> save_stream(int fd, const std::string& name, const Image& image, const RamSource& ram, SaveProgress* progress,
                                const SaveOptions& options) {
-  StreamSink sink(fd, name);
-  return encode(sink, image, ram, progress, options);
+  u64 done = 0, total = 0;
+  SaveProgress watched{[&](u64 now, u64 of) { return done = now, total = of, !progress || !progress->step || progress->step(now, of); }};
+  StreamSink sink(fd, name, [&] { return watched.step(done, total); });
+  return encode(sink, image, ram, &watched, options);
 }
 
 }  // namespace stasis::snapshot

@@ -44,7 +44,7 @@ struct SaveReport {
 Result<SaveReport> save(const std::string& path, const Image& image, const RamSource& ram, SaveProgress* progress = nullptr,
                         const SaveOptions& options = {});
 
-// To a descriptor that needs no seek. What was written of a save that failed has no commit record: a reader calls it incomplete.
+// To a descriptor that needs no seek. One with O_NONBLOCK can be cancelled while its reader stalls. What was written of a save that failed has no commit record: a reader calls it incomplete.
 Result<SaveReport> save_stream(int fd, const std::string& name, const Image& image, const RamSource& ram, SaveProgress* progress = nullptr,
                                const SaveOptions& options = {});
 

@@ -131,7 +131,7 @@ class Damage : public ::testing::TestWithParam<Kind> {
     SaveOptions options{.encoding = kind.encoding, .threads = 1};
     if (kind.sealed) options.key = key();
     if (kind.child) {
-      auto opened = testing::open_memory(testing::encoded(from.now, from.ram, {.encoding = Encoding::packed, .threads = 1}));
+      auto opened = testing::open_memory(testing::encoded(from.now, from.ram, {.encoding = Encoding::packed, .key = options.key, .threads = 1}), {.key = key()});
       ASSERT_TRUE(opened);
       parent_ = std::make_shared<const OpenSnapshot>(std::move(*opened));
       options.parent = parent_.get();
@@ -163,7 +163,9 @@ class Damage : public ::testing::TestWithParam<Kind> {
     const std::size_t before = live;
     peak = before;
     const auto found = content(bytes);
-    if (kCounts) EXPECT_LE(peak - before, allowed_) << "memory beyond what the good file takes";
+    if (kCounts) {
+      EXPECT_LE(peak - before, allowed_) << "memory beyond what the good file takes";
+    }
     if (found) {
       EXPECT_EQ(*found, content_) << "another machine was accepted";
       return false;
@@ -220,7 +222,7 @@ INSTANTIATE_TEST_SUITE_P(All, Damage,
                          ::testing::Values(Kind{"mapped", Encoding::mapped, false, false}, Kind{"packed", Encoding::packed, false, false},
                                            Kind{"encrypted", Encoding::packed, true, false}, Kind{"mapped_child", Encoding::mapped, false, true},
                                            Kind{"packed_child", Encoding::packed, false, true}, Kind{"encrypted_child", Encoding::packed, true, true}),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& kind) { return std::string(kind.param.name); });
 
 TEST_P(Damage, a_flipped_bit_is_refused_or_of_no_account) {
   const u64 count = from_environment("STASIS_FLIPS", 800), first = from_environment("STASIS_DAMAGE_SEED", 1);
