@@ -39,7 +39,7 @@ class Pieces(unittest.TestCase):
         for wrong, says in {"1817": "shortest", "1900ff": "shortest", "fb0000000000000000": "floating", "f7": "simple value",
                             "9f00ff": "indefinite", "c000": "tag", "a2616201616102": "out of order", "a2616101616102": "twice",
                             "a10102": "only texts", "62c328": "UTF-8", "0000": "follow the item", "18": "ends after",
-                            "81" * 40 + "00": "nesting", "9bffffffffffffffff": "ends after"}.items():
+                            "81" * 40 + "00": "inside of more than 32", "9bffffffffffffffff": "ends after"}.items():
             with self.subTest(wrong), self.assertRaisesRegex(Problem, says):
                 cbor.decode(bytes.fromhex(wrong), "test")
 

@@ -42,6 +42,8 @@ class _Reader:
 
     def item(self, depth):
         start = self.at
+        if depth > MAX_DEPTH:
+            self.fail(start, f"an item inside of more than {MAX_DEPTH} arrays and maps")
         self.values += 1
         if self.values > MAX_VALUES:
             self.fail(start, f"more than {MAX_VALUES} values")
@@ -62,8 +64,6 @@ class _Reader:
             return self.text(start, self.take(value))
         if major == 6:
             self.fail(start, f"tag {value}; tags are not allowed")
-        if depth == MAX_DEPTH:
-            self.fail(start, f"nesting deeper than {MAX_DEPTH}")
         if major == 4:
             return [self.item(depth + 1) for _ in range(value)]
         return self.map(value, depth)

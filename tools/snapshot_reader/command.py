@@ -38,7 +38,7 @@ def _parser():
                           help="a key: 32 bytes, or 64 hexadecimal digits; may be repeated")
         if parents:
             made.add_argument("--parent", action="append", default=[], metavar="FILE",
-                              help="an ancestor of an incremental file, in any order; may be repeated")
+                              help="an ancestor of an incremental file, in any order, or a folder that has it under its name; may be repeated")
         return made
 
     listing = command("list", "header, producer, sections with their digests checked, notes, parent")
@@ -125,8 +125,10 @@ def _require_whole(ram):
 def _state(options, keys):
     snapshot = Snapshot(options.file, keys, strict)
     snapshot.require_unlocked()
-    if any("inherited" in part for part in snapshot.parts):
-        _require_whole(open_chain(snapshot, options.parent, keys))
+    if snapshot.lacking:
+        ram = open_chain(snapshot, options.parent, keys)
+        if snapshot.lacking:
+            _require_whole(ram)
     path = options.path.strip("/")
     records = [snapshot.records[name] for name in sorted(snapshot.records) if not path or name == path or name.startswith(path + "/")]
     if records:
@@ -193,11 +195,13 @@ def _verify(options, keys):
         print(f"not checked: what the ciphertext holds; {options.file} {snapshot.locked}")
     elif snapshot.index and snapshot.region:
         content = snapshot.content_digest()
-        if content and snapshot.index.content is not None and content != snapshot.index.content:
-            problems.append(Problem(options.file, f"memory/ram/index: content is {snapshot.index.content.hex()}; index and parts have {content.hex()}"))
-        ram = open_chain(snapshot, options.parent, keys)
-        missing = ram.verify()
-        without = missing_parent(ram)
+        try:
+            ram = open_chain(snapshot, options.parent, keys)
+            missing = ram.verify()
+        except Problem as problem:
+            problems.append(problem)
+            ram, missing = None, 0
+        without = ram and missing_parent(ram)
         if missing:
             print(f"not checked: {missing} pages of chunks with pages in {without.parent['file'] or 'a parent'} "
                   f"(content {without.parent['content'].hex()}), which is not given (--parent)")

@@ -101,7 +101,7 @@ class Frame:
         self.major, self.minor = struct.unpack_from("<HH", head, 12)
         self.uuid = uuid.UUID(bytes=head[16:32])
         self.length, self.flags, reserved = struct.unpack_from("<QII", head, 32)
-        self.old = (self.major, self.minor) == (0, 1)
+        self.old = self.major == 0
         self.known_version = self.old or self.major == 1
         if not self.known_version:
             return
@@ -236,7 +236,7 @@ class Frame:
         data = self.read(block.offset + 32, block.stored, f"block of chunk {block.chunk}")
         got = xxh3.digest(block.head + data)
         if got != block.digest:
-            raise Problem(self.path, f"block of chunk {block.chunk} at {block.offset}: the digest is {block.digest.hex()}; "
+            raise Problem(self.path, f"{RAM}: block of chunk {block.chunk} at {block.offset}: the digest is {block.digest.hex()}; "
                           f"the bytes have {got.hex()}")
         return data
 
@@ -266,8 +266,12 @@ class Frame:
             for name in ("encryption", "seal"):
                 if name in position:
                     bad(name, "is in a file that is not encrypted")
-        elif position.get("encryption", 1) != 1:
+        elif not all(section.is_region for section in self.sections[1:position.get("encryption", 1)]):
             bad("encryption", "is not the second section, so that an encrypted one comes before it")
+        if self.old:
+            for name in ("parent", "notes", "encryption", "seal"):
+                if name in position:
+                    bad(name, "is in a file of format 0.1, which has none")
         self._check_headers(set(parts))
 
     def _check_headers(self, parts):
@@ -287,10 +291,8 @@ class Frame:
                 bad("is not critical, and must be")
             if known and section.is_region != (section.name == RAM):
                 bad("is a region" if section.is_region else "is no region")
-            if section.is_region and section.name + "/index" not in self.by_name:
-                bad(f"is a region without {section.name}/index")
-            if section.name == RAM and not section.flags & BLOCKS and section.alignment % 4096:
-                bad(f"alignment {section.alignment}; a mapped region needs 4096")
+            if section.name == RAM and not section.flags & BLOCKS and section.body % 4096:
+                bad(f"the body begins at {section.body}; that of a mapped region begins at a multiple of 4096")
             most = MAX_PART if section.name in parts else MAX_BODY
             if not section.is_region:
                 total += section.length

@@ -31,7 +31,7 @@ class Index:
         self.where = f"{snapshot.path}: section memory/ram/index"
         self.pages = value["pages"]
         self.packed = value["encoding"] == "packed"
-        self.content = value.get("content")
+        self.content = None if snapshot.frame.old else value.get("content")
         self.has_parent = "parent" in snapshot.frame.by_name
         self.count = -(-self.pages // CHUNK)
         self.size = 32 + 24 * self.has_parent + 16 * self.packed

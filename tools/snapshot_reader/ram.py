@@ -21,6 +21,8 @@ class Ram:
         self.index, self.frame = snapshot.index, snapshot.frame
         if not self.index or not snapshot.region:
             raise Problem(snapshot.path, "its RAM cannot be read, because memory/ram or its index is missing or wrong")
+        if "parent" in snapshot.frame.by_name and not snapshot.parent:
+            raise Problem(snapshot.path, "its RAM cannot be read, because its section parent is wrong")
         if parent and parent.index.pages != self.index.pages:
             raise Problem(snapshot.path, f"has {self.index.pages} pages of RAM; its parent {parent.snapshot.path} has {parent.index.pages}")
         self.kept = OrderedDict()
@@ -51,7 +53,7 @@ class Ram:
         if not chunk.present:
             return {}
         block = self.blocks.get(chunk.number)
-        where = f"{self.snapshot.path}: chunk {chunk.number}"
+        where = f"{self.snapshot.path}: memory/ram: chunk {chunk.number}"
         if not block or (block.offset, block.stored) != (chunk.offset, chunk.stored):
             raise Problem(where, f"the index says a block of {chunk.stored} bytes at {chunk.offset}; there is no such one of this chunk")
         data = self.frame.block(block)
@@ -171,15 +173,18 @@ class Ram:
 
 
 def _candidates(snapshot, paths):
-    """Where the parent may be: where the caller says, then beside the child."""
+    """Where the parent may be: where the caller says (files, or folders that have it under its name), then beside the child."""
     name = snapshot.parent["file"]
-    beside = os.path.join(os.path.dirname(snapshot.path), name) if name else ""
-    return [*paths, *([beside] if beside and os.path.isfile(beside) else [])]
+    folders = [path for path in paths if os.path.isdir(path)] + [os.path.dirname(snapshot.path)]
+    return [path for path in paths if path not in folders] + [
+        path for path in (os.path.join(folder, name) for folder in folders) if name and os.path.isfile(path)]
 
 
-def _find_parent(snapshot, paths, keys):
+def _find_parent(snapshot, paths, keys, chain):
     content = snapshot.parent["content"]
     for path in _candidates(snapshot, paths):
+        if os.path.exists(path) and any(os.path.samefile(path, child) for child in chain):
+            continue
         try:
             candidate = Snapshot(path, keys, strict)
             candidate.require_unlocked()
@@ -193,17 +198,22 @@ def _find_parent(snapshot, paths, keys):
     return None
 
 
-def open_chain(snapshot, parents=(), keys=(), depth=0):
+def open_chain(snapshot, parents=(), keys=()):
     """The Ram of a file with that of its ancestors, as far as they are found; it takes over their records too."""
-    if depth == MAX_ANCESTORS:
-        raise Problem(snapshot.path, f"has more than {MAX_ANCESTORS} ancestors")
-    found = _find_parent(snapshot, parents, keys) if snapshot.parent else None
-    if not found:
-        return Ram(snapshot)
-    parent = open_chain(found, parents, keys, depth + 1)
-    if not missing_parent(parent):
-        snapshot.inherit(found)
-    return Ram(snapshot, parent)
+    chain = [snapshot]
+    while chain[-1].parent:
+        found = _find_parent(chain[-1], parents, keys, [known.path for known in chain])
+        if not found:
+            break
+        if len(chain) > MAX_ANCESTORS:
+            raise Problem(snapshot.path, f"has more than {MAX_ANCESTORS} ancestors")
+        chain.append(found)
+    ram = Ram(chain.pop())
+    while chain:
+        child = chain.pop()
+        child.inherit(ram.snapshot)
+        ram = Ram(child, ram)
+    return ram
 
 
 def missing_parent(ram):

@@ -4,23 +4,21 @@ import re
 from . import shape
 from .problem import Problem
 
-TYPE = re.compile(r"(bool|u8|u16|u32|u64|i8|i16|i32|i64|text|record)((?:\[\d+\]|<\d*>)*)")
-SUFFIX = re.compile(r"\[(\d+)\]|<(\d*)>")
+TYPE = re.compile(r"(bool|u8|u16|u32|u64|i8|i16|i32|i64|text|record)((?:\[[0-9]+\]|<[0-9]*>)*)")
+SUFFIX = re.compile(r"\[([0-9]+)\]|<([0-9]*)>")
 MAX_UNSIGNED = (1 << 64) - 1
-
-
-def _any_integer(where, value):
-    shape.number(-(1 << 63), MAX_UNSIGNED)(where, value)
+MAX_ITEMS = 65536
+_BOUND = shape.number(0, MAX_UNSIGNED)
+_BOUNDS = {"least": _BOUND, "most": _BOUND, "mask": _BOUND}
 
 
 class Field:
     """One field of a schema."""
 
     def __init__(self, where, raw, version):
-        shape.members(where, raw, {"name": shape.text, "type": shape.text}, {
-            "unit": shape.text, "help": shape.text, "since": shape.number(1, 65535), "hex": shape.boolean,
-            "least": _any_integer, "most": _any_integer, "mask": shape.number(0, MAX_UNSIGNED),
-            "default": lambda _where, _value: None, "skippable": shape.boolean, "renamed_from": shape.array, "names": shape.array,
+        shape.members(where, raw, {"name": shape.named, "type": shape.named}, {
+            "unit": shape.text, "help": shape.text, "since": shape.number(1, 65535), "hex": shape.boolean, **_BOUNDS,
+            "skippable": shape.boolean, "renamed_from": shape.array, "widened": shape.array, "names": shape.array,
             "members": shape.array})
         self.raw = raw
         self.name = raw["name"]
@@ -36,24 +34,36 @@ class Field:
         # u8[n] and u8<> are byte strings; u8<n> is an array of integers.
         self.is_bytes = self.base == "u8" and bool(self.arrays) and re.match(r"u8(\[|<>)", raw["type"]) is not None
         self.depth = len(self.arrays)
+        self.counted = self.is_bytes or self.base == "record"  # `most` is of the number of items
         self.hex = raw.get("hex", False)
         self.unit, self.help = raw.get("unit", ""), raw.get("help", "")
         if raw.get("since", 1) > version:
             raise Problem(where, f"since is {raw['since']}, after the version {version} of the record")
-        for former in raw.get("renamed_from", []):
-            shape.members(f"{where}: renamed_from", former, {"name": shape.text, "until": shape.number(1, 65535)})
+        self._check_former("renamed_from", version, {"name": shape.named}, {})
+        self._check_former("widened", version, {}, _BOUNDS)
         for name in raw.get("names", []):
             shape.text(f"{where}: names", name)
-        if ("members" in raw) != (self.base == "record"):
+        if "members" in raw and self.base != "record":
             raise Problem(where, f"type is {raw['type']}; a record has members, and nothing else has")
         self.members = fields_of(where, raw.get("members", []), version)
         self.skippable = raw.get("skippable", False)
         if self.base[0] in "ui":
             bits = int(self.base[1:])
-            self.low, self.high = (0, (1 << bits) - 1) if self.base[0] == "u" else (-(1 << bits - 1), (1 << bits - 1) - 1)
-            self.low, self.high = max(self.low, raw.get("least", self.low)), min(self.high, raw.get("most", self.high))
+            self.low, self.high, self.mask = -(1 << bits - 1), (1 << bits - 1) - 1, -1
+            if self.base[0] == "u":
+                self.low, self.high = raw.get("least", 0), min((1 << bits) - 1, raw.get("most", MAX_UNSIGNED))
+                self.mask = raw.get("mask", MAX_UNSIGNED)
         if "default" in raw:
             self.check(f"{where}: default", raw["default"])
+
+    def _check_former(self, member, version, required, optional):
+        before = 0
+        for former in self.raw.get(member, []):
+            where = f"{self.where}: {member}"
+            shape.members(where, former, {"until": shape.number(1, version), **required}, optional)
+            if former["until"] <= before:
+                raise Problem(where, f"until {former['until']} comes after until {before}; they are ascending")
+            before = former["until"]
 
     def check(self, where, value, depth=None):
         """Checks a value with so many arrays around it, by default all of them."""
@@ -65,9 +75,11 @@ class Field:
         else:
             shape.array(where, value)
         least, most = self.arrays[depth - 1]
+        if most is None:
+            most = self.raw.get("most", None if isinstance(value, bytes) else MAX_ITEMS) if self.counted else MAX_ITEMS
         if len(value) < least or most is not None and len(value) > most:
             raise Problem(where, f"has {len(value)} elements; {least} to {'any number' if most is None else most} are allowed")
-        for index, inner in enumerate(value):
+        for index, inner in enumerate([] if isinstance(value, bytes) else value):
             self.check(f"{where}[{index}]", inner, depth - 1)
 
     def check_one(self, where, value):
@@ -76,12 +88,14 @@ class Field:
         elif self.base == "text":
             if not isinstance(value, str):
                 raise Problem(where, f"is {shape.shown(value)}; a text is expected")
+            if len(value.encode()) > self.raw.get("most", MAX_UNSIGNED):
+                raise Problem(where, f"is {len(value.encode())} bytes long; at most {self.raw['most']} are allowed")
         elif self.base == "record":
             check_state(where, self.members, value)
         else:
             shape.number(self.low, self.high)(where, value)
-            if "mask" in self.raw and value & ~self.raw["mask"]:
-                raise Problem(where, f"is 0x{value:x}; only bits of 0x{self.raw['mask']:x} may be set")
+            if value & ~self.mask:
+                raise Problem(where, f"is 0x{value:x}; only bits of 0x{self.mask:x} may be set")
 
     def name_of(self, value):
         """What the value is called, or nothing."""
@@ -104,17 +118,18 @@ def fields_of(where, raw, version):
 
 
 def check_state(where, fields, state):
-    shape.members(where, state, {field.name: field.check for field in fields})
+    shape.members(where, state, {field.name: field.check for field in fields}, further=False)
 
 
 class Record:
     """A part, or the section `machine`: a schema and the state that it describes."""
 
     def __init__(self, where, path, value):
-        shape.members(where, value, {"schema": shape.any_map, "state": shape.any_map})
+        shape.members(where, value, {"schema": shape.any_map, "state": shape.any_map}, further=False)
         schema = value["schema"]
-        shape.members(f"{where}: schema", schema, {"kind": shape.text, "version": shape.number(1, 65535), "fields": shape.array},
-                      {"reshaped": shape.number(1, 65535), "skippable": shape.boolean})
+        shape.texts_within(f"{where}: schema", schema)
+        shape.members(f"{where}: schema", schema, {"kind": shape.named, "version": shape.number(1, 65535), "fields": shape.array},
+                      {"reshaped": shape.number(1, schema.get("version", 1)), "skippable": shape.boolean})
         self.path, self.kind, self.version = path, schema["kind"], schema["version"]
         self.fields = fields_of(f"{where}: schema", schema["fields"], self.version)
         self.state = value["state"]

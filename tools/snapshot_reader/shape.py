@@ -4,7 +4,6 @@ import re
 from .problem import Problem
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 MAX_TEXT = 4096
 MAX_UNSIGNED = (1 << 64) - 1
 
@@ -25,10 +24,23 @@ def text(where, value):
         raise Problem(where, f"is {len(value.encode())} bytes long; at most {MAX_TEXT} are allowed")
 
 
-def moment(where, value):
+def named(where, value):
     text(where, value)
-    if not MOMENT.fullmatch(value):
-        raise Problem(where, f"is {shown(value)}; a time like 2025-01-31T12:00:00Z is expected")
+    if not value:
+        raise Problem(where, "is empty")
+
+
+def texts_within(where, value):
+    """All texts of a body that people are shown, keys and unknown members too."""
+    if isinstance(value, str):
+        text(where, value)
+    elif isinstance(value, list):
+        for inner in value:
+            texts_within(where, inner)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            text(where, name)
+            texts_within(f"{where}: {name}", inner)
 
 
 def number(least, most):
@@ -69,8 +81,8 @@ def any_map(where, value):
         raise Problem(where, f"is {shown(value)}; a map is expected")
 
 
-def members(where, value, required, optional=None, further=False):
-    """A map with these members, each of which its check accepts, and with no other unless `further`."""
+def members(where, value, required, optional=None, further=True):
+    """A map with these members, each of which its check accepts; others are ignored, or refused where there can be no `further`."""
     any_map(where, value)
     optional = optional or {}
     for name, check in required.items():
@@ -85,17 +97,16 @@ def members(where, value, required, optional=None, further=False):
 
 
 def producer(where, value):
-    members(where, value, {"program": text, "version": text, "format": text, "created_at": moment}, further=True)
+    members(where, value, {"program": text, "version": text, "format": text, "created_at": text})
 
 
-def parts(where, value):
+def parts(where, value, old=False):
     array(where, value)
+    state = {} if old else {"state": octets(16)}
     before = b""
     for index, part in enumerate(value):
-        members(f"{where}: {index}", part, {"path": text, "kind": text, "version": number(1, 65535)},
-                {"state": octets(16), "inherited": exactly(True)})
-        if "inherited" in part and "state" not in part:
-            raise Problem(f"{where}: {index}", "is inherited and has no digest of its state")
+        members(f"{where}: {index}", part, {"path": text, "kind": text, "version": number(1, 65535), **state},
+                {} if old else {"inherited": exactly(True)})
         path = part["path"].encode()
         if path <= before:
             raise Problem(where, f"the path {part['path']!r} is out of order or occurs twice; they are ascending")
@@ -110,14 +121,14 @@ def host(where, value):
 
 def parent(where, value):
     members(where, value, {"content": octets(16), "uuid": octets(16), "file": text})
-    if "/" in value["file"]:
+    if "/" in value["file"] or value["file"] == "..":
         raise Problem(where, f"file is {shown(value['file'])}; a name without folders is expected")
 
 
 def notes(where, value):
     array(where, value)
     for index, note in enumerate(value):
-        members(f"{where}: {index}", note, {"at": moment, "by": text, "text": text})
+        members(f"{where}: {index}", note, {"at": text, "by": text, "text": text})
 
 
 def encryption(where, value):
@@ -132,4 +143,5 @@ def index(old):
     return check
 
 
+PLAIN = ("producer", "parts", "host", "parent", "notes")
 BODIES = {"producer": producer, "parts": parts, "host": host, "parent": parent, "notes": notes, "encryption": encryption}

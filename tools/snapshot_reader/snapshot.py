@@ -37,6 +37,8 @@ class Snapshot:
         if not (self.locked or "parts" not in self.values):
             self.frame.check_order([part["path"] for part in self.parts if "inherited" not in part])
             self._guard(self._check_parts)
+            self._guard(self._check_machine)
+            self._guard(self._check_content)
 
     def _guard(self, action):
         try:
@@ -108,14 +110,16 @@ class Snapshot:
             self.values[name] = value
         elif name in shape.BODIES:
             value = cbor.decode(data, where)
-            shape.BODIES[name](where, value)
+            if name in shape.PLAIN:
+                shape.texts_within(where, value)
+            shape.BODIES[name](where, value, *([self.frame.old] if name == "parts" else []))
             self.values[name] = value
 
     def _check_parts(self):
         for part in self.parts:
             record = self.records.get(part["path"])
             if "inherited" in part and (part["path"] in self.frame.by_name or "parent" not in self.frame.by_name):
-                self.report(Problem(self.path, f"parts: {part['path']} is inherited, and has a section here or the file has no parent"))
+                self.report(Problem(self.path, f"section parts: {part['path']} is inherited, and has a section here or the file has no parent"))
             if record and "state" in part and part["state"] != xxh3.digest(cbor.encode(record.state)):
                 self.report(Problem(self.path, f"section {part['path']}: the state has not the digest {part['state'].hex()} that parts says"))
             if record and (record.kind, record.version) != (part["kind"], part["version"]):
@@ -126,7 +130,22 @@ class Snapshot:
                 if "/" not in part["path"] or first in ("memory", "disk"):
                     self.report(Problem(self.path, f"parts: the path {part['path']} is reserved"))
         if "cpu/contract" not in {part["path"] for part in self.parts}:
-            self.report(Problem(self.path, "parts: cpu/contract is missing"))
+            self.report(Problem(self.path, "section parts: cpu/contract is missing"))
+
+    def _check_machine(self):
+        machine = self.records.get("machine")
+        if not machine:
+            return
+        if machine.kind != "stasis.machine":
+            self.report(Problem(self.path, f"section machine: the kind is {machine.kind}; stasis.machine is expected"))
+        memory = machine.state.get("memory_bytes")
+        if self.index and memory != self.index.pages * 4096:
+            self.report(Problem(self.path, f"section machine: memory_bytes is {memory}; memory/ram has {self.index.pages * 4096} bytes"))
+
+    def _check_content(self):
+        content = self.content_digest()
+        if content and self.index.content is not None and content != self.index.content:
+            self.report(Problem(self.path, f"section memory/ram/index: content is {self.index.content.hex()}; index and parts have {content.hex()}"))
 
     @property
     def parent(self):
@@ -142,15 +161,20 @@ class Snapshot:
         record = self.records.get(part["path"])
         return record and xxh3.digest(cbor.encode(record.state))
 
+    @property
+    def lacking(self):
+        """The paths of parts that are left to a parent, and were not found there yet."""
+        return [part["path"] for part in self.parts if "inherited" in part and part["path"] not in self.records]
+
     def inherit(self, parent):
-        """Takes over the records that this file leaves to its parent, which has its own already."""
+        """Takes over the records that this file leaves to its parent, as far as that one has them or got them from its own."""
         for part in self.parts:
-            if "inherited" not in part:
+            if "inherited" not in part or part["path"] in parent.lacking:
                 continue
             record = parent.records.get(part["path"])
             if not record or (record.kind, record.version) != (part["kind"], part["version"]) \
                     or xxh3.digest(cbor.encode(record.state)) != part["state"]:
-                raise Problem(self.path, f"parts: {part['path']} is inherited, and {parent.path} has no such part with this state")
+                raise Problem(self.path, f"section parts: {part['path']} is inherited, and {parent.path} has no such part with this state")
             self.records[part["path"]] = record
 
     def content_digest(self):
