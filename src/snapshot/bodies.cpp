@@ -95,6 +95,7 @@ Result<Producer> producer_from(const Value& body, const std::string& object) {
   Producer out;
   STASIS_TRY_SET(out.program, map.text("program"));
   STASIS_TRY_SET(out.version, map.text("version"));
+  STASIS_TRY(map.text("format"));
   STASIS_TRY_SET(out.created_at, map.text("created_at"));
   return out;
 }
@@ -161,7 +162,11 @@ Result<std::vector<ListedPart>> parts_from(const Value& body, bool with_states, 
     if (with_states) {
       STASIS_TRY_SET(part.state, map.fixed_bytes<16>("state"));
     }
-    if (const bool* inherited = map.find<bool>("inherited")) part.inherited = *inherited;
+    if (map.has("inherited")) {
+      const bool* inherited = map.find<bool>("inherited");
+      if (!inherited || !*inherited) return bad(object, fmt::format("'{}' has an 'inherited' that is not true", part.path));
+      part.inherited = true;
+    }
     if (!is_section_name(part.path) || is_reserved_name(part.path))
       return bad(object, fmt::format("'{}' is no path of a part", part.path));
     if (!out.empty() && part.path <= out.back().path)

@@ -47,6 +47,7 @@ class BodyMap {
     const cbor::Value* value = map_ ? map_->find(name) : nullptr;
     return value ? value->as<T>() : nullptr;
   }
+  bool has(std::string_view name) const { return map_ && map_->find(name); }
   Result<std::string> text(std::string_view name) const;
   Result<u64> number(std::string_view name) const;
   Result<> number_is(std::string_view name, u64 wanted) const;

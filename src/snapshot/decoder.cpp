@@ -202,11 +202,18 @@ class Decoder {
     return std::ranges::find(kOurs, name) != std::end(kOurs);
   }
 
+  bool is_of_0_1(const SectionHeader& section, const ListedPart* part) const {
+    if (section.name == kEncryption || section.name == kParent || section.name == kNotes || section.name == kSeal || section.flags & kBlocks) return false;
+    return part || is_ours(section.name) || !parts_read_;  // what comes before `parts` may be a part, and is told of as such
+  }
+
   // One section: understood, skipped, or a problem.
   Result<> take(const Frame& frame) {
     const SectionHeader& section = frame.header;
     const ListedPart* part = listed(section.name);
     const bool known = is_ours(section.name) || part;
+    if (header_.major == 0 && !is_of_0_1(section, part)) damaged(in(section.name) + " is there, which format 0.1 does not have");
+    if (in_blocks_ && section.name != kRamIndex && out_.sections[out_.sections.size() - 2].name == kRam) damaged(in(section.name) + " stands between a packed RAM and its index");
     if (part && part->inherited) damaged(in(section.name) + " is there, but is said to be the parent's");
     if (out_.sections.size() == 1 && section.name != kProducer) damaged("section 'producer' is not the first");
     if (section.flags & ~kKnownFlags)
@@ -219,10 +226,12 @@ class Decoder {
     if (!known && (section.flags & kCritical) && (parts_read_ || !all_))
       problem(ErrorCode::unsupported, fmt::format("{} is unknown here and must be understood ({})", in(section.name),
                                                   written_by(out_.image.producer)), kNewer);
+    if (!known && section.flags & kRegion && section.digest != Digest{}) damaged(fmt::format("{} is a region with a digest of its own", in(section.name)));
     if (!known) return section.flags & kRegion ? Result<>{} : take_foreign(frame);
     out_.sections.back().known = true;
     const bool region = section.name == kRam;
-    if (region != ((section.flags & kRegion) != 0) || (section.flags & kBlocks && !region))
+    const bool critical = section.flags & kCritical, wanted = section.name != kNotes;
+    if (region != ((section.flags & kRegion) != 0) || (section.flags & kBlocks && !region) || critical != wanted)
       return damaged(fmt::format("{} has flags {:#x}", in(section.name), section.flags)), Result<>{};
     return region ? take_ram(frame) : take_body(frame, part);
   }
@@ -257,6 +266,7 @@ class Decoder {
 
   Result<> take_ram(const Frame& frame) {
     const bool blocks = frame.header.flags & kBlocks;
+    if (out_.encrypted && !blocks) return bad(fmt::format("is encrypted, but section '{}' is not packed", kRam));
     if (source_.arriving() && !problems_.empty()) return refusal();  // before a byte of RAM is waited for
     if (!blocks) {
       const u64 size = frame.header.length;
@@ -411,11 +421,21 @@ class Decoder {
     STASIS_TRY_SET(out_.ram, ram_index_from(value, out_.image.ram_size / kPageSize, out_.parent_link.has_value(), where));
     if ((out_.ram.encoding == Encoding::packed) != in_blocks_)
       return fail(ErrorCode::bad_file, where, fmt::format("field 'encoding' is '{}', which the region is not", name_of(out_.ram.encoding)), kDamaged);
-    for (u64 i = 0; in_blocks_ && i < out_.ram.chunks.size(); ++i) {
+    return in_blocks_ ? check_places(where) : Result<>{};
+  }
+
+  // The blocks are one after the other, and the one that ends the region is its end.
+  Result<> check_places(const std::string& where) const {
+    u64 at = out_.ram_offset;
+    for (u64 i = 0; i < out_.ram.chunks.size(); ++i) {
       const ChunkRecord& chunk = out_.ram.chunks[i];
-      if (chunk.present && (chunk.block % 8 || chunk.block < out_.ram_offset || chunk.block > out_.ram_end || out_.ram_end - chunk.block < kBlockHeaderSize + chunk.stored_bytes))
-        return fail(ErrorCode::bad_file, where, fmt::format("chunk {} has its block at byte {}, which is not in the region", i, chunk.block), kDamaged);
+      if (!chunk.present) continue;
+      if (chunk.block != at)
+        return fail(ErrorCode::bad_file, where, fmt::format("the index says that the block of chunk {} is at byte {}, the one before it ends at byte {}", i, chunk.block, at), kDamaged);
+      at += kBlockHeaderSize + align_up(u64{chunk.stored_bytes}, 8);
     }
+    if (at + kBlockHeaderSize != out_.ram_end)
+      return fail(ErrorCode::bad_file, where, fmt::format("the block that ends the region is at byte {}, the region goes on to byte {}", at, out_.ram_end), kDamaged);
     return {};
   }
 

@@ -75,7 +75,7 @@ Result<Frame> FrameReader::frame(u64 at, u64 most, const std::string& previous, 
   if (out.header.flags & kBlocks) {
     if (out.header.length != kUnknownLength)
       return fail(ErrorCode::bad_file, here, fmt::format("section '{}' is made of blocks and has a length of {}", out.header.name, out.header.length), kDamaged);
-    if (index_at) {
+    if (index_at && out.header.name == kRam) {  // its index comes next
       if (index_at % 8 || index_at < out.body || index_at > most)
         return fail(ErrorCode::bad_file, here, fmt::format("the commit record says that the index is at byte {}, which is not behind its region", index_at), kDamaged);
       out.end = index_at;

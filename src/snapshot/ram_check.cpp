@@ -118,11 +118,11 @@ Result<> verify_stored(const OpenSnapshot& snapshot, SaveProgress* progress, u64
     bool whole = snapshot.ram.encoding != Encoding::mapped || gaps_are_zero(snapshot, chunk, buffer);
     buffer.resize(kChunkBytes);
     const u64 looked_at = record.in_parent ? record.present : record.nonzero;
-    const Digest& wanted = record.in_parent ? record.stored : record.content;
     if (const auto read = readers.of(worker).read(chunk, looked_at, buffer.data()); !read) whole = false;
     if (whole && looked_at) {
       const HashedChunk hashed = hash_chunk(buffer.data(), looked_at);
-      whole = hashed.nonzero == looked_at && hashed.content == wanted;  // a page of zeros has the state zero
+      whole = hashed.nonzero == looked_at && (record.in_parent || hashed.content == record.content);  // a page of zeros has the state zero
+      if (snapshot.ram.incremental) whole = whole && digest_over(hashed, record.present) == record.stored;
     }
     if (!whole) damage.add(chunk);
   }));

@@ -170,7 +170,10 @@ Result<RamIndex> ram_index_from(const cbor::Value& body, u64 pages, bool increme
       return fail(ErrorCode::bad_file, object, fmt::format("field 'content' has {} bytes, wanted are 16", content->size()), kDamagedOrForeign);
     out.content = digest_at(content->data());
   }
-  STASIS_TRY(take_same_as(out, map.find<cbor::ByteString>("same_as"), object));
+  const cbor::ByteString* targets = map.find<cbor::ByteString>("same_as");
+  if (map.has("same_as") && (!targets || targets->empty()))
+    return fail(ErrorCode::bad_file, object, "field 'same_as' is there, but no targets are in it", kDamagedOrForeign);
+  STASIS_TRY(take_same_as(out, targets, object));
   return out;
 }
 

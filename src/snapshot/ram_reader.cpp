@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <zstd.h>
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 
@@ -13,6 +15,13 @@ namespace stasis::snapshot {
 namespace {
 
 unsigned lowest(u64 bits) { return static_cast<unsigned>(std::countr_zero(bits)); }
+
+// One zstd frame, with nothing before or behind it and without a dictionary. libzstd also takes skippable frames, many, and old ones.
+bool is_one_frame(Bytes bytes) {
+  static constexpr std::array<u8, 4> kFrameMagic = {0x28, 0xb5, 0x2f, 0xfd};
+  return bytes.size() > kFrameMagic.size() && std::equal(kFrameMagic.begin(), kFrameMagic.end(), bytes.begin()) &&
+         ::ZSTD_findFrameCompressedSize(bytes.data(), bytes.size()) == bytes.size() && ::ZSTD_getDictID_fromFrame(bytes.data(), bytes.size()) == 0;
+}
 
 }  // namespace
 
@@ -98,6 +107,7 @@ Result<> RamReader::unpack(u64 chunk, Unpacked& slot) {
   } else {
     if (!unpacker_) unpacker_.reset(::ZSTD_createDCtx());
     STASIS_ASSERT(unpacker_);
+    if (packed.size() > wanted || !is_one_frame(packed)) return damaged(chunk, "is neither its pages nor one shorter zstd frame of them");
     const std::size_t size = ::ZSTD_decompressDCtx(unpacker_.get(), slot.bytes.data(), wanted, packed.data(), packed.size());
     if (::ZSTD_isError(size)) return damaged(chunk, fmt::format("cannot be unpacked ({})", ::ZSTD_getErrorName(size)));
     if (size != wanted) return damaged(chunk, fmt::format("unpacks to {} bytes, wanted are {}", size, wanted));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 namespace stasis::state {
 namespace {
@@ -12,16 +13,8 @@ using cbor::ByteString;
 using cbor::Map;
 using cbor::Value;
 
-unsigned bits_of(std::string_view type) {  // 0: no integer type
-  unsigned bits = 0;
-  if (type.size() < 2 || (type[0] != 'u' && type[0] != 'i')) return 0;
-  const auto [end, error] = std::from_chars(type.data() + 1, type.data() + type.size(), bits);
-  const bool known = bits == 8 || bits == 16 || bits == 32 || bits == 64;
-  return error == std::errc() && end == type.data() + type.size() && known ? bits : 0;
-}
-
 bool integer_fits(const Value& value, const FieldSchema& field, std::string_view type) {
-  const unsigned bits = bits_of(type);
+  const unsigned bits = integer_bits(type);
   if (bits == 0) return false;
   const u64 half = 1ull << (bits - 1);  // of the values of a signed one
   if (const auto* negative = value.as<cbor::Negative>()) return type[0] == 'i' && negative->magnitude < half;
@@ -79,6 +72,17 @@ bool zero(const Value& value, const FieldSchema& field, std::string_view type) {
 }
 
 }  // namespace
+
+unsigned integer_bits(std::string_view type) {
+  for (const auto& [name, bits] : {std::pair{"8", 8u}, {"16", 16u}, {"32", 32u}, {"64", 64u}})
+    if (type.size() > 1 && (type.front() == 'u' || type.front() == 'i') && type.substr(1) == name) return bits;
+  return 0;
+}
+
+bool is_type(std::string_view type) {
+  for (ArrayType array = array_type(type); !array.item.empty(); array = array_type(type)) type = array.item;
+  return type == "bool" || type == "text" || type == "record" || integer_bits(type) != 0;
+}
 
 ArrayType array_type(std::string_view type) {
   const bool exact = type.ends_with(']');

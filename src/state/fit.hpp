@@ -14,6 +14,11 @@ bool is_default(const cbor::Value& value, const FieldSchema& field);
 // The same with no look at `default_value`.
 bool is_zero(const cbor::Value& value, const FieldSchema& field);
 
+// "u16", "i16": 16. Zero: no integer.
+unsigned integer_bits(std::string_view type);
+// What the `type` of a field may be (docs/format.md, "Bodies").
+bool is_type(std::string_view type);
+
 // `type` without its last "[n]", "<n>" or "<>".
 struct ArrayType {
   std::string_view item;  // empty: no array

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/text.hpp"
+#include "state/fit.hpp"
 
 namespace stasis::state {
 namespace {
@@ -75,8 +76,9 @@ class SchemaReader {
     Schema out;
     const Map* m = value.as<Map>();
     if (!m || !m->find("fields")) return bad("the schema has no list of fields"), failure();
+    if (!m->find("version")) return bad("the schema has no version"), failure();
     out.kind = read<std::string>(*m, "kind", {});
-    out.version = version(*m, "version", 1);
+    out.version = latest_ = version(*m, "version", 1);
     out.reshaped = version(*m, "reshaped", 1);
     out.skippable = read(*m, "skippable", false);
     out.fields = fields(*m, "fields");
@@ -102,7 +104,7 @@ class SchemaReader {
 
   u16 version(const Map& m, std::string_view key, u64 otherwise) {
     const u64 number = read<u64>(m, key, otherwise);
-    if (number < 1 || number > 0xffff) bad(fmt::format("'{}' of a schema is {}, allowed is 1 to 65535", key, number));
+    if (number < 1 || number > latest_) bad(fmt::format("'{}' of a schema is {}, allowed is 1 to {}", key, number, latest_));
     return static_cast<u16>(number);
   }
 
@@ -112,6 +114,7 @@ class SchemaReader {
       const Map* former = item.as<Map>();
       if (!former) return bad("'renamed_from' of a schema holds something else than maps"), out;
       out.push_back({read<std::string>(*former, "name", {}), version(*former, "until", 0)});
+      if (out.back().name.empty()) bad("'renamed_from' of a schema holds a map without a name");
     }
     if (!std::ranges::is_sorted(out, std::ranges::less_equal(), &FormerName::until)) bad("'renamed_from' of a schema is out of order");
     return out;
@@ -137,11 +140,16 @@ class SchemaReader {
                   .skippable = read(m, "skippable", false), .renamed_from = names_before(m), .widened = bounds_before(m),
                   .names = {}, .members = fields(m, "members")};
     if (f.name.empty() || f.type.empty()) bad("a schema field has no name or no type");
+    if (!is_type(f.type)) bad(fmt::format("the schema field '{}' is of type '{}', which is none", printable(f.name), printable(f.type)));
+    if (!f.members.empty() && !f.type.starts_with("record")) bad(fmt::format("the schema field '{}' is of type '{}' and has members", printable(f.name), f.type));
     for (const Value& name : read<Array>(m, "names", {})) {
       if (const std::string* text = name.as<std::string>()) f.names.push_back(*text);
       else bad("'names' of a schema holds something else than texts");
     }
-    if (const Value* held = m.find("default")) f.default_value = *held;
+    if (const Value* held = m.find("default")) {
+      f.default_value = *held;
+      if (!fits(*held, f)) bad(fmt::format("the default of the schema field '{}' is not a value of it", printable(f.name)));
+    }
     return f;
   }
 
@@ -167,6 +175,7 @@ class SchemaReader {
     return kNone;
   }
 
+  u64 latest_ = 0xffff;  // of versions: that of the record
   const std::string& object_;
   std::string wrong_;
 };

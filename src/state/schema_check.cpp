@@ -1,19 +1,14 @@
 // Walking a record by its schema.
 #include "state/schema_check.hpp"
 
+#include "state/fit.hpp"
+
 #include <charconv>
 
 namespace stasis::state {
 namespace {
 
 constexpr u64 kMostItems = 65536;  // of an array without a length of its own, as load_value() has it
-
-// "u16": 16. Zero: no integer.
-unsigned bits_of(std::string_view type) {
-  for (const auto& [name, bits] : {std::pair{"8", 8u}, {"16", 16u}, {"32", 32u}, {"64", 64u}})
-    if (type.size() > 1 && (type.front() == 'u' || type.front() == 'i') && type.substr(1) == name) return bits;
-  return 0;
-}
 
 void check_fields(const std::vector<FieldSchema>& fields, const cbor::Value& record, const std::string& path, const LoadContext& context) {
   const cbor::Map* map = record.as<cbor::Map>();
@@ -55,7 +50,8 @@ void check_length(const FieldSchema& field, const TypeText& type, u64 found, con
 }
 
 void check_array(const FieldSchema& field, const TypeText& type, const cbor::Value& value, const std::string& path, const LoadContext& context) {
-  if (const auto* bytes = value.as<cbor::ByteString>(); bytes && type.element == "u8") return check_length(field, type, bytes->size(), path, context);
+  if (const auto* bytes = value.as<cbor::ByteString>(); bytes && type.element == "u8" && type.shape != TypeText::Shape::at_most)
+    return check_length(field, type, bytes->size(), path, context);
   const auto* items = value.as<cbor::Array>();
   // A queue of bytes is an array of integers in a record; other arrays of bytes are byte strings.
   if (!items || (type.element == "u8" && type.shape != TypeText::Shape::at_most))
@@ -88,7 +84,7 @@ void check_value(const FieldSchema& field, std::string_view type, const cbor::Va
     if (text->size() > field.most) detail::wrong_length(text->size(), field.most, path, context);
     return;
   }
-  const unsigned bits = bits_of(type);
+  const unsigned bits = integer_bits(type);
   if (bits == 0) return context.refuse(fmt::format("{} has the type '{}', which is none", path, type));
   if (type.front() == 'u') check_unsigned(field, bits, value, path, context);
   else check_signed(bits, value, path, context);

@@ -172,8 +172,8 @@ const auto* const kMissing = ::testing::AddGlobalTestEnvironment(new Missing);
 // ---- the tests ------------------------------------------------------------------------------------------------------
 
 class GoldenFile : public ::testing::TestWithParam<Golden> {};
-INSTANTIATE_TEST_SUITE_P(All, GoldenFile, ::testing::ValuesIn(kGolden), [](const auto& info) {
-  std::string name = info.param.name;
+INSTANTIATE_TEST_SUITE_P(All, GoldenFile, ::testing::ValuesIn(kGolden), [](const auto& kind) {
+  std::string name = kind.param.name;
   std::ranges::replace(name, '.', '_');
   return name;
 });

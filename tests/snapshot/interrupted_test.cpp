@@ -136,7 +136,7 @@ INSTANTIATE_TEST_SUITE_P(All, Interrupted,
                          ::testing::Values(Kind{"mapped", Encoding::mapped, false, false}, Kind{"packed", Encoding::packed, false, false},
                                            Kind{"encrypted", Encoding::packed, true, false}, Kind{"mapped_child", Encoding::mapped, false, true},
                                            Kind{"packed_child", Encoding::packed, false, true}),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& kind) { return std::string(kind.param.name); });
 
 // ---- SIGKILL --------------------------------------------------------------------------------------------------------
 

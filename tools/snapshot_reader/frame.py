@@ -260,6 +260,8 @@ class Frame:
             before(path, RAM)
         before("parent", INDEX)
         before(RAM, INDEX)
+        if RAM in position and self.sections[position[RAM]].flags & BLOCKS and position[RAM] + 1 < len(self.sections) and self.sections[position[RAM] + 1].name != INDEX:
+            bad(self.sections[position[RAM] + 1].name, "stands between a packed RAM and its index")
         if "seal" in position and position["seal"] != len(self.sections) - 1:
             bad("seal", "is not the last section")
         if not self.encrypted:
