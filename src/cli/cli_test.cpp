@@ -131,7 +131,7 @@ snapshot::OpenSnapshot sample() {
   for (const char* path : {"device/isa/chip0", "device/isa/chip0/sub", "device/isa/chip1"})
     out.image.parts.push_back({path, state::schema_of<Chip>(), state::save_record(Chip{})});
   out.image.ram_size = 128 * kPageSize;
-  out.nonzero = {3, 1};
+  out.ram.chunks = {{.nonzero = 3, .present = 3}, {.nonzero = 1, .present = 1}};
   return out;
 }
 
@@ -197,7 +197,7 @@ TEST(SnapshotShow, JsonHoldsExactValues) {
   EXPECT_NE(field.find("\"unit\": \"ns\""), std::string::npos);
   EXPECT_NE(show_path_json(sample(), "device/isa/chip0/channels/0/memory")->find("abab"), std::string::npos);
   EXPECT_NE(show_whole_json(sample()).find("\"present\": 3,"), std::string::npos);
-  EXPECT_NE(show_whole(sample()).find("128 pages, 3 present, 125 zero"), std::string::npos);
+  EXPECT_NE(show_whole(sample()).find("128 pages, 3 present, 0 same as another, 0 in the parent, 125 zero"), std::string::npos);
 }
 
 }  // namespace

@@ -42,14 +42,14 @@ Result<> check_target(const std::string& path) {
 }  // namespace
 
 void add_machine_options(CLI::App& command, MachineOptions& options) {
-  command.add_option("--name", options.name, "What the other commands call the machine [vm-PID]");
-  command.add_option("--console", options.console, "The far end of COM1: stdio, file:PATH, unix:PATH or none [stdio; with --detach none]");
-  command.add_option("--debugcon", options.debugcon, "Where port 0xE9 goes: stdio, file:PATH or none [none]");
-  command.add_option("--engine", options.engine, "auto (kvm where kvm_intel or kvm_amd is loaded), soft or kvm [auto]");
+  command.add_option("--name", options.name, "What the other commands call the machine [vm-PID]")->option_text("NAME");
+  command.add_option("--console", options.console, "The far end of COM1: stdio, file:PATH, unix:PATH or none [stdio; with --detach none]")->option_text("WHERE");
+  command.add_option("--debugcon", options.debugcon, "Where port 0xE9 goes: stdio, file:PATH or none [none]")->option_text("WHERE");
+  command.add_option("--engine", options.engine, "auto (kvm where kvm_intel or kvm_amd is loaded), soft or kvm [auto]")->option_text("auto|soft|kvm");
   command.add_flag("--detach", options.detach, "Return when the machine runs in the background; prints its name");
-  command.add_option("--stop-at", options.stop_at, "Stop at exactly this count of instructions since power-on");
-  command.add_option("--suspend-to", options.suspend_to, "With --stop-at: save there to this file");
-  command.add_option("--pace", options.pace, "host: guest time never runs ahead of host time; fast: idle time is skipped [host; with --stop-at fast]");
+  command.add_option("--stop-at", options.stop_at, "Stop at exactly this count of instructions since power-on")->option_text("COUNT");
+  command.add_option("--suspend-to", options.suspend_to, "With --stop-at: save there to this file")->option_text("FILE");
+  command.add_option("--pace", options.pace, "host: guest time never runs ahead of host time; fast: idle time is skipped [host; with --stop-at fast]")->option_text("host|fast");
   command.add_flag("--no-reboot", options.no_reboot, "A reboot ends the machine");
   command.add_flag("--paused", options.paused, "Wait for 'stasis unpause' before the first instruction");
   command.add_flag("--json", options.json, "At the end one line of JSON on standard output; errors as JSON too");

@@ -11,8 +11,9 @@
 namespace stasis::cli {
 
 void add_open_options(CLI::App& command, OpenWords& words) {
-  command.add_option("--decrypt-key", words.decrypt_key, "Key file of an encrypted snapshot");
-  command.add_option("--parent", words.parents, "Where an incremental snapshot's parents are: files or folders [its own folder]")->allow_extra_args(false);
+  command.add_option("--decrypt-key", words.decrypt_key, "Key file of an encrypted snapshot")->option_text("FILE");
+  command.add_option("--parent", words.parents, "Where an incremental snapshot's parents are: files or folders [its own folder]")
+      ->allow_extra_args(false)->option_text("FILE|FOLDER");
 }
 
 Result<snapshot::OpenOptions> open_options(const OpenWords& words) {

@@ -153,7 +153,7 @@ void add_resume(CLI::App& app, int& status) {
   const auto options = std::make_shared<ResumeOptions>();
   command->add_option("FILE", options->file, "The snapshot; it holds the whole machine. -: standard input")->required();
   add_open_options(*command, options->open);
-  command->add_option("--verify", options->verify, "Check RAM against its digests: before, in the background, or off [off]");
+  command->add_option("--verify", options->verify, "Check RAM against its digests: before, in the background, or off [off]")->option_text("before|background|off");
   command->add_flag("--dry-run", options->dry_run, "Start nothing; tell everything that stands in the way, and the option that helps");
   add_machine_options(*command, options->machine);
   command->footer(

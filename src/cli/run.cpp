@@ -134,16 +134,16 @@ Result<int> run(RunOptions& options) {
 void add_run(CLI::App& app, int& status) {
   auto* command = app.add_subcommand("run", "Boot a new machine");
   const auto options = std::make_shared<RunOptions>();
-  command->add_option("--kernel", options->kernel, "Linux: a bzImage or an ELF vmlinux");
-  command->add_option("--initrd", options->initrd, "Its initial RAM disk");
-  command->add_option("--cmdline", options->cmdline, "Its command line");
-  command->add_option("--memory", options->memory, "Size of RAM: 512M, 6G [512M]");
-  command->add_option("--cpus", options->cpus, "Number of processors, 1 to 16 [1]; the soft engine runs 1");
-  command->add_option("--cpu", options->cpu, "What the guest sees: x86-64-v2, x86-64-v3, or host, which cannot move to another [x86-64-v2]");
-  command->add_option("--tsc", options->tsc, "Rate of the time stamp counter in Hz [kvm: the host's; soft: 1000000000]");
-  command->add_option("--rtc", options->rtc, "What the clock shows at power-on: now, or seconds since 1970 [now]");
+  command->add_option("--kernel", options->kernel, "Linux: a bzImage or an ELF vmlinux")->option_text("FILE");
+  command->add_option("--initrd", options->initrd, "Its initial RAM disk")->option_text("FILE");
+  command->add_option("--cmdline", options->cmdline, "Its command line")->option_text("WORDS");
+  command->add_option("--memory", options->memory, "Size of RAM: 512M, 6G [512M]")->option_text("SIZE");
+  command->add_option("--cpus", options->cpus, "Number of processors, 1 to 16 [1]; the soft engine runs 1")->option_text("N");
+  command->add_option("--cpu", options->cpu, "What the guest sees: x86-64-v2, x86-64-v3, or host, which cannot move to another [x86-64-v2]")->option_text("MODEL");
+  command->add_option("--tsc", options->tsc, "Rate of the time stamp counter in Hz [kvm: the host's; soft: 1000000000]")->option_text("HZ");
+  command->add_option("--rtc", options->rtc, "What the clock shows at power-on: now, or seconds since 1970 [now]")->option_text("now|SECONDS");
   command->add_flag("--debug-exit", options->debug_exit, "A dword V to port 0xF4 ends the run with status (V << 1) | 1");
-  command->add_option("--config", options->config, "Take what is not given here from this TOML file");
+  command->add_option("--config", options->config, "Take what is not given here from this TOML file")->option_text("FILE");
   add_machine_options(*command, options->machine);
   command->footer(
       "Exit status: 0 powered off, 2 usage, 4 suspended, 6 stopped, 8 rebooted (--no-reboot), 10 crashed, 12 our error;\n"

@@ -26,6 +26,7 @@ namespace {
 struct SaveOptions {
   std::string verb, name, file;
   std::optional<std::string> encoding, encrypt_key, incremental_from, decrypt_key, compat;
+  std::vector<std::string> parents;
   std::optional<int> level;
   bool json = false;
   bool stream() const { return file == "-"; }
@@ -59,6 +60,9 @@ Result<SaveRequest> request_from(const SaveOptions& options) {
     return fail(ErrorCode::usage, "--level", fmt::format("{} is not a level", *options.level), fmt::format("write 0 (not compressed) to {}", snapshot::kMostLevel));
   if (options.decrypt_key && !options.incremental_from)
     return fail(ErrorCode::usage, "--decrypt-key", "is for the parent of an incremental snapshot", "give --incremental-from too, or leave it out");
+  if (!options.parents.empty() && !options.incremental_from)
+    return fail(ErrorCode::usage, "--parent", "is for the parent of an incremental snapshot", "give --incremental-from too, or leave it out");
+  for (const std::string& parent : options.parents) out.parents.push_back(absolute_path(parent));
   if (!mapped && (options.encoding || options.encrypt_key || options.level || options.stream())) out.encoding = snapshot::Encoding::packed;
   out.level = options.level.value_or(1);
   if (options.encrypt_key) out.encrypt_key = absolute_path(*options.encrypt_key);
@@ -116,12 +120,14 @@ void add(CLI::App& app, int& status, const char* verb, const char* help, const c
   options->verb = verb;
   command->add_option("NAME", options->name, "The machine")->required();
   command->add_option("FILE", options->file, "The snapshot; replaced as a whole when the save is complete. -: standard output, packed")->required();
-  command->add_option("--encoding", options->encoding, "mapped: resumes at once, pages come in as they are touched; packed: compressed [mapped]");
-  command->add_option("--level", options->level, "Of the packed encoding: 0 (not compressed) to 19 (slow, small) [1]");
-  command->add_option("--encrypt-key", options->encrypt_key, "Encrypt with the key in this file: 32 bytes, or 64 hexadecimal digits");
-  command->add_option("--incremental-from", options->incremental_from, "Save only what differs from this snapshot, which resuming will need");
-  command->add_option("--decrypt-key", options->decrypt_key, "Key file of that snapshot, if it is encrypted");
-  command->add_option("--compat", options->compat, "Write so that this release can read it: 1.0 [this one]");
+  command->add_option("--encoding", options->encoding, "mapped: resumes at once, pages come in as they are touched; packed: compressed [mapped]")->option_text("mapped|packed");
+  command->add_option("--level", options->level, "Packed, which this asks for: 0 (not compressed) to 19 (slow, small) [1]")->option_text("N");
+  command->add_option("--encrypt-key", options->encrypt_key, "Packed and encrypted with the key in this file: 32 bytes, or 64 hexadecimal digits")->option_text("FILE");
+  command->add_option("--incremental-from", options->incremental_from, "Save only what differs from this snapshot, which resuming will need")->option_text("PARENT");
+  command->add_option("--parent", options->parents, "Where the parents of an incremental PARENT are: files or folders [its own folder]")
+      ->allow_extra_args(false)->option_text("FILE|FOLDER");
+  command->add_option("--decrypt-key", options->decrypt_key, "Key file of PARENT, if it is encrypted")->option_text("FILE");
+  command->add_option("--compat", options->compat, "Write so that this release can read it: 1.0 [this one]")->option_text("RELEASE");
   command->add_flag("--json", options->json, "Sizes and digests for scripts; errors as JSON too");
   command->footer(footer);
   command->callback([options, &status] {

@@ -20,6 +20,11 @@ struct SnapshotOptions {
 
 Result<> show(const SnapshotOptions& options) {
   auto snapshot = open_snapshot(options.file, options.open, !options.path.empty());
+  if (!snapshot && snapshot.error().code == ErrorCode::not_found && options.path.empty() && options.file != "-") {  // perhaps only a parent is
+    STASIS_TRY_SET(snapshot::OpenOptions alone, open_options(options.open));
+    alone.ancestors = alone.bulk = false;
+    if (auto found = open_snapshot(options.file, alone)) snapshot = std::move(found);
+  }
   if (!snapshot) {
     // What cannot be read can often still be named.
     if (const auto identity = snapshot::identify(options.file); identity && !options.json)
@@ -40,7 +45,7 @@ Result<> digest(const SnapshotOptions& options) {
 CLI::App* add(CLI::App& group, int& status, const char* name, const char* help, Result<> (*action)(const SnapshotOptions&)) {
   auto* command = group.add_subcommand(name, help);
   const auto options = std::make_shared<SnapshotOptions>();
-  command->add_option("FILE", options->file, "The snapshot")->required();
+  command->add_option("FILE", options->file, "The snapshot; -: standard input")->required();
   if (action == show) command->add_option("PATH", options->path, "One record or field: cpu/0, cpu/0/rip, device/isa/uart0/lcr");
   add_open_options(*command, options->open);
   command->add_flag("--json", options->json, "For scripts");

@@ -41,11 +41,28 @@ Json section_json(const snapshot::SectionInfo& section) {
           {"known", section.known}, {"offset", section.offset}, {"bytes", section.length}, {"digest", section.digest}};
 }
 
+Json lineage_json(const snapshot::OpenSnapshot& snapshot) {
+  Json out = Json::array();
+  for (const snapshot::OpenSnapshot* at = &snapshot; at && at->parent_link; at = at->parent.get()) {
+    const snapshot::ParentLink& link = *at->parent_link;
+    out.push_back({{"file", link.file}, {"content", snapshot::hex(link.content)}, {"uuid", snapshot::uuid_text(link.uuid)},
+                   {"path", at->parent ? Json(at->parent->path) : Json()}});
+  }
+  return out;
+}
+
+Json notes_json(const snapshot::OpenSnapshot& snapshot) {
+  Json out = Json::array();
+  for (const snapshot::Note& note : snapshot.image.notes) out.push_back({{"at", note.at}, {"by", note.by}, {"text", note.text}});
+  return out;
+}
+
 }  // namespace
 
 std::string show_whole_json(const snapshot::OpenSnapshot& snapshot) {
   const auto& image = snapshot.image;
-  const u64 pages = image.ram_size / kPageSize, present = present_pages(snapshot);
+  const u64 all = image.ram_size / kPageSize;
+  const PageCounts pages = page_counts(snapshot);
   Json sections = Json::array(), parts = Json::array(), host = Json::array();
   for (const auto& section : snapshot.sections) sections.push_back(section_json(section));
   for (const auto& part : image.parts)
@@ -60,7 +77,14 @@ std::string show_whole_json(const snapshot::OpenSnapshot& snapshot) {
                   {"uuid", snapshot::uuid_text(image.producer.uuid)},
                   {"root", snapshot.root},
                   {"file_bytes", snapshot.file_bytes},
-                  {"ram", {{"bytes", image.ram_size}, {"pages", pages}, {"present", present}, {"zero", pages - present}}},
+                  {"content", snapshot::hex(snapshot.ram.content)},
+                  {"disk_bytes", bytes_on_disk(snapshot)},
+                  {"encoding", name_of(snapshot.ram.encoding)},
+                  {"encrypted", snapshot.encrypted},
+                  {"lineage", lineage_json(snapshot)},
+                  {"notes", notes_json(snapshot)},
+                  {"ram", {{"bytes", image.ram_size}, {"pages", all}, {"present", pages.present}, {"same_as", pages.same_as},
+                           {"in_parent", pages.in_parent}, {"zero", all - pages.present - pages.same_as - pages.in_parent}}},
                   {"host", std::move(host)},
                   {"machine", to_json(image.machine.state)},
                   {"parts", std::move(parts)},

@@ -76,13 +76,14 @@ std::string text_of(const Verdict& verdict) {
   for (const Error& problem : verdict.resume.unsupported) out += fmt::format("  not here       {}: {}\n", problem.object, problem.message);
   for (const EngineVerdict& engine : verdict.resume.engines) {
     const bool can = engine.can() && verdict.resume.unsupported.empty();
-    out += fmt::format("  {:14} {}\n", "with " + engine.engine, can ? "can be resumed here" : "cannot be resumed here" + (engine.not_here.empty() ? "" : ": " + engine.not_here));
+    out += fmt::format("  {:14} {}\n", "with " + engine.engine, can ? (count ? "could be resumed here without these problems" : "can be resumed here") : "cannot be resumed here" + (engine.not_here.empty() ? "" : ": " + engine.not_here));
     for (const Error& problem : engine.problems) out += fmt::format("  {:14}   {}: {}\n", "", problem.object, problem.message);
   }
   return out;
 }
 
 Result<Verdict> look(const Options& options) {
+  if (options.file == "-") return fail(ErrorCode::usage, "snapshot verify", "needs a file, not a stream", "save the stream to a file first; 'stasis snapshot digest -' checks one");
   STASIS_TRY_SET(const auto progress, Progress::start());
   STASIS_TRY_SET(const auto open, open_options(options.input));
   STASIS_TRY_SET(snapshot::Verification found, snapshot::verify(options.file, open, progress->phase("checking")));
@@ -106,7 +107,9 @@ int verify(const Options& options) {
   print(options.input.json ? json_of(*verdict).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n" : printable(text_of(*verdict)));
   if (verdict->problems.empty()) return 0;
   const auto count = verdict->problems.size();
-  print_error({ErrorCode::bad_file, options.file, count == 1 ? "has a problem" : fmt::format("has {} problems", count), "take another copy of it, if there is one"},
+  const bool missing = std::ranges::all_of(verdict->problems, [](const Error& problem) { return problem.code == ErrorCode::not_found; });
+  print_error({ErrorCode::bad_file, options.file, count == 1 ? "has a problem" : fmt::format("has {} problems", count),
+               missing ? verdict->problems.front().hint : "take another copy of it, if there is one"},
               options.input.json);
   return kFailed;
 }

@@ -2,6 +2,7 @@
 #include "cli/snapshot_view.hpp"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <bit>
@@ -101,6 +102,20 @@ void add_sections(std::string& out, const snapshot::OpenSnapshot& snapshot) {
   }
 }
 
+// How the file holds the machine, and which files it needs beside it.
+void add_holding(std::string& out, const snapshot::OpenSnapshot& snapshot) {
+  const PageCounts pages = page_counts(snapshot);
+  const u64 all = snapshot.image.ram_size / kPageSize, nonzero = pages.present + pages.same_as + pages.in_parent;
+  out += fmt::format("  {:14} {}{}\n", "encoding", name_of(snapshot.ram.encoding), snapshot.encrypted ? ", encrypted" : "");
+  out += fmt::format("  {:14} {}: {} pages, {} present, {} same as another, {} in the parent, {} zero\n", "ram", human_bytes(snapshot.image.ram_size), all,
+                     pages.present, pages.same_as, pages.in_parent, all - nonzero);
+  for (const snapshot::OpenSnapshot* at = &snapshot; at && at->parent_link; at = at->parent.get()) {
+    const snapshot::ParentLink& link = *at->parent_link;
+    out += fmt::format("  {:14} {} (content {}{})\n", "parent", at->parent ? at->parent->path : link.file, snapshot::hex(link.content),
+                       at->parent ? ", " + at->parent->image.producer.created_at : "; not found here");
+  }
+}
+
 // When in the guest's life it was saved.
 void add_moment(std::string& out, const snapshot::OpenSnapshot& snapshot) {
   for (const auto& [what, path] : {std::pair{"instructions", "cpu/0/retired"}, std::pair{"guest time", "clock/now_ns"}}) {
@@ -130,10 +145,20 @@ std::string section_text(const snapshot::OpenSnapshot& snapshot, const snapshot:
   add_line(out, 2, "length", fmt::format("{} bytes", section.length), human_bytes(section.length));
   add_line(out, 2, "critical", section.critical ? "true" : "false", "whether readers that do not know it must refuse the file");
   add_line(out, 2, "digest", section.digest.empty() ? "-" : section.digest, section.digest.empty() ? "its index covers it" : "");
+  if (section.name == "parent" && snapshot.parent_link) {
+    add_line(out, 2, "file", snapshot.parent_link->file, "its name then");
+    add_line(out, 2, "content", snapshot::hex(snapshot.parent_link->content), "its content digest");
+    add_line(out, 2, "uuid", snapshot::uuid_text(snapshot.parent_link->uuid), "");
+  }
+  if (section.name == "notes")
+    for (const snapshot::Note& note : snapshot.image.notes) add_line(out, 2, note.at, fmt::format("{}: {}", note.by, note.text), "");
+  if (section.name == "producer") add_identity(out, snapshot.image.producer, fmt::format("{}.{}", snapshot.format_major, snapshot.format_minor));
   if (section.name != "memory/ram") return out;
-  const u64 present = present_pages(snapshot);
+  const PageCounts pages = page_counts(snapshot);
   add_line(out, 2, "pages", fmt::format("{}", snapshot.image.ram_size / kPageSize), "");
-  add_line(out, 2, "present", fmt::format("{}", present), human_bytes(present * kPageSize));
+  add_line(out, 2, "present", fmt::format("{}", pages.present), human_bytes(pages.present * kPageSize));
+  add_line(out, 2, "same_as", fmt::format("{}", pages.same_as), "equal to a present one");
+  add_line(out, 2, "in_parent", fmt::format("{}", pages.in_parent), "");
   return out;
 }
 
@@ -145,10 +170,17 @@ std::string known_paths(const snapshot::OpenSnapshot& snapshot) {
 
 }  // namespace
 
-u64 present_pages(const snapshot::Decoded& snapshot) {
-  u64 count = 0;
-  for (u64 word : snapshot.nonzero) count += static_cast<u64>(std::popcount(word));
-  return count;
+PageCounts page_counts(const snapshot::Decoded& snapshot) {
+  PageCounts out;
+  const auto count = [](u64 pages) { return static_cast<u64>(std::popcount(pages)); };
+  for (const snapshot::ChunkRecord& chunk : snapshot.ram.chunks)
+    out.present += count(chunk.present), out.same_as += count(chunk.same_as), out.in_parent += count(chunk.in_parent);
+  return out;
+}
+
+u64 bytes_on_disk(const snapshot::OpenSnapshot& snapshot) {
+  struct stat info;
+  return ::fstat(snapshot.file.get(), &info) == 0 ? static_cast<u64>(info.st_blocks) * 512 : 0;
 }
 
 std::string show_identity(const std::string& path, const snapshot::Identity& identity) {
@@ -161,13 +193,14 @@ std::string show_whole(const snapshot::OpenSnapshot& snapshot) {
   std::string out = fmt::format("{}: a Stasis snapshot, complete\n", snapshot.path);
   const auto& image = snapshot.image;
   add_identity(out, image.producer, fmt::format("{}.{}", snapshot.format_major, snapshot.format_minor));
-  const u64 pages = image.ram_size / kPageSize, present = present_pages(snapshot);
   out += fmt::format("  {:14} {}\n", "root", snapshot.root);
-  out += fmt::format("  {:14} {} ({} bytes)\n", "file", human_bytes(snapshot.file_bytes), snapshot.file_bytes);
-  out += fmt::format("  {:14} {}: {} pages, {} present, {} zero\n", "ram", human_bytes(image.ram_size), pages, present, pages - present);
+  out += fmt::format("  {:14} {}\n", "content", snapshot::hex(snapshot.ram.content));
+  out += fmt::format("  {:14} {} ({} bytes), {} on disk\n", "file", human_bytes(snapshot.file_bytes), snapshot.file_bytes, human_bytes(bytes_on_disk(snapshot)));
+  add_holding(out, snapshot);
   add_moment(out, snapshot);
   for (const auto& resource : image.host)
     out += fmt::format("  {:14} {} {} ({})\n", "needs", resource.kind, resource.name, resource.hint);
+  for (const snapshot::Note& note : image.notes) out += fmt::format("  {:14} {}, {}: {}\n", "note", note.at, note.by, note.text);
   out += "\n" + record_text(image.machine);
   for (const auto& part : image.parts)
     if (part.path == "cpu/contract") out += "\n" + record_text(part);

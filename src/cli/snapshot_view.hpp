@@ -30,6 +30,10 @@ struct Selection {
 };
 Result<Selection> select(const snapshot::OpenSnapshot& snapshot, const std::string& path);
 
-u64 present_pages(const snapshot::Decoded& snapshot);
+struct PageCounts {
+  u64 present = 0, same_as = 0, in_parent = 0;  // as the index has it; the others are zero
+};
+PageCounts page_counts(const snapshot::Decoded& snapshot);
+u64 bytes_on_disk(const snapshot::OpenSnapshot& snapshot);  // without holes
 
 }  // namespace stasis::cli

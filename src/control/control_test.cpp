@@ -72,12 +72,13 @@ TEST(Messages, ASaveMeansTheClientsFolder) {
   EXPECT_EQ(save_request_from(R"({"path":"b","cwd":"/c"})")->path, "/c/b");
   EXPECT_EQ(save_request_from(R"({"path":"../b","cwd":"/c/"})")->path, "/c/../b");
   const SaveRequest sent{.path = "/ü/x y", .stream = true, .encoding = snapshot::Encoding::packed, .level = 3, .encrypt_key = "/k",
-                         .incremental_from = "/p", .decrypt_key = "/q", .compat = "1.0"};
+                         .incremental_from = "/p", .parents = {"/r", "/s t"}, .decrypt_key = "/q", .compat = "1.0"};
   const auto got = save_request_from(save_request_to_json(sent));
   ASSERT_TRUE(got);
   EXPECT_EQ(save_request_to_json(*got), save_request_to_json(sent));
   EXPECT_EQ(save_request_from(R"({"path":"b","incremental_from":"p.stasis","cwd":"/c"})")->incremental_from, "/c/p.stasis");
-  for (const char* text : {R"({"path":"/b","level":20})", R"({"path":"/b","level":-1})", R"({"path":"/b","encoding":"zip"})", R"({"path":"/b","stream":1})"})
+  EXPECT_EQ(save_request_from(R"({"path":"b","parents":["p","/q"],"cwd":"/c"})")->parents, (std::vector<std::string>{"/c/p", "/q"}));
+  for (const char* text : {R"({"path":"/b","level":20})", R"({"path":"/b","parents":"p"})", R"({"path":"/b","parents":[1]})", R"({"path":"/b","level":-1})", R"({"path":"/b","encoding":"zip"})", R"({"path":"/b","stream":1})"})
     EXPECT_FALSE(save_request_from(text)) << text;
   for (const char* text : {"", "{}", R"({"path":""})", R"({"path":"b"})", R"({"path":"b","cwd":"c"})", R"({"path":5})",
                            R"({"path":"/a\u0000b"})", R"({"path":"/a","to":"x"})", R"(["/a"])"}) {

@@ -38,6 +38,10 @@ constexpr std::pair<const char*, std::string SaveRequest::*> kSaveTexts[] = {
     {"path", &SaveRequest::path}, {"encrypt_key", &SaveRequest::encrypt_key}, {"incremental_from", &SaveRequest::incremental_from},
     {"decrypt_key", &SaveRequest::decrypt_key}, {"compat", &SaveRequest::compat}};
 
+constexpr std::size_t kMostParents = 1000;
+
+bool is_path(const Json& value) { return value.is_string() && value.get_ref<const std::string&>().find('\0') == std::string::npos; }
+
 // A path as the process understands it that works for many clients.
 Result<> make_absolute(std::string& path, const char* name, const std::string& cwd) {
   if (path.empty() || path.starts_with('/')) return {};
@@ -109,6 +113,7 @@ std::string save_request_to_json(const SaveRequest& request) {
   if (request.encoding == snapshot::Encoding::packed) json["encoding"] = name_of(request.encoding), json["level"] = request.level;
   for (const auto& [name, field] : kSaveTexts)
     if (!(request.*field).empty() && field != &SaveRequest::path) json[name] = request.*field;
+  if (!request.parents.empty()) json["parents"] = request.parents;
   return text_of(json);
 }
 
@@ -172,9 +177,13 @@ Result<SaveRequest> save_request_from(const std::string& text) {
     };
     const auto field = std::ranges::find(kSaveTexts, key, [](const auto& each) { return std::string_view(each.first); });
     if (field != std::end(kSaveTexts) || key == "cwd") {
-      if (!value.is_string() || value.get_ref<const std::string&>().find('\0') != std::string::npos)
+      if (!is_path(value))
         return wrong("text that can be a path", "send it as a JSON string");
       (key == "cwd" ? cwd : out.*field->second) = value.get<std::string>();
+    } else if (key == "parents") {
+      if (!value.is_array() || value.size() > kMostParents || !std::ranges::all_of(value, is_path))
+        return wrong("array of texts that can be paths", "send at most 1000 JSON strings");
+      out.parents = value.get<std::vector<std::string>>();
     } else if (key == "stream") {
       if (!value.is_boolean()) return wrong("boolean", "send true or false");
       out.stream = value.get<bool>();
@@ -186,12 +195,13 @@ Result<SaveRequest> save_request_from(const std::string& text) {
       out.level = value.get<int>();
     } else {
       return fail(ErrorCode::usage, "request", fmt::format("has a member '{}' that is not known here", key),
-                  "send path, cwd, stream, encoding, level, encrypt_key, incremental_from, decrypt_key and compat only");
+                  "send path, cwd, stream, encoding, level, encrypt_key, incremental_from, parents, decrypt_key and compat only");
     }
   }
   if (out.path.empty()) return fail(ErrorCode::usage, "request", "names no path", R"(send {"path": "/srv/a.stasis"})");
   for (const auto& [name, field] : kSaveTexts)
     if (field != &SaveRequest::compat) STASIS_TRY(make_absolute(out.*field, name, cwd));
+  for (std::string& parent : out.parents) STASIS_TRY(make_absolute(parent, "parents", cwd));
   return out;
 }
 

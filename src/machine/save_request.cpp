@@ -44,7 +44,7 @@ Result<PreparedSave> prepare_save(SaveRequest request) {
     STASIS_TRY_SET(out.options.key, snapshot::Key::from_file(asked.encrypt_key));
   }
   if (!asked.incremental_from.empty()) {
-    snapshot::OpenOptions open{.bulk = false};
+    snapshot::OpenOptions open{.parents = asked.parents, .bulk = false};
     if (!asked.decrypt_key.empty()) {
       STASIS_TRY_SET(open.key, snapshot::Key::from_file(asked.decrypt_key));
     }

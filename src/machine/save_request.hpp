@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/file_descriptor.hpp"
 #include "snapshot/reader.hpp"
@@ -17,6 +18,7 @@ struct SaveRequest {
   int level = 1;                  // packed only; see snapshot::SaveOptions
   std::string encrypt_key{};      // key file; empty: clear
   std::string incremental_from{}; // a snapshot, absolute path; empty: a whole one
+  std::vector<std::string> parents{};  // files, or folders of files, where that one's own parents are looked for; absolute paths
   std::string decrypt_key{};      // key file of that one, when it is encrypted
   std::string compat{};           // release that shall be able to read it; empty: this one
 };
