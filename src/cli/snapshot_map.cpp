@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <span>
 
 #include "base/file_descriptor.hpp"
 #include "cli/commands.hpp"
@@ -27,7 +28,7 @@ struct MapOptions {
 };
 
 // Light for what costs nothing; code stands out.
-constexpr std::array<Color, 5> kContentColors{Color{238, 240, 242}, {166, 206, 227}, {72, 142, 190}, {16, 62, 112}, {230, 126, 34}};
+constexpr std::array<Color, 6> kContentColors{Color{238, 240, 242}, {166, 206, 227}, {72, 142, 190}, {16, 62, 112}, {230, 126, 34}, {203, 196, 178}};
 constexpr std::array<Color, 5> kChangeColors{Color{238, 240, 242}, {176, 186, 196}, {214, 48, 49}, {39, 154, 84}, {142, 68, 173}};
 constexpr u64 kLabelRows = 32;
 
@@ -39,8 +40,7 @@ std::string short_name(const std::string& path) {
   return name.size() <= 24 ? name : name.substr(0, 21) + "...";
 }
 
-inspect::Picture frame_of(const inspect::PhysicalMemory& memory, const inspect::PageMap& map, const std::array<Color, 5>& colors,
-                          const std::array<std::string_view, 5>& names) {
+inspect::Picture frame_of(const inspect::PhysicalMemory& memory, const inspect::PageMap& map, std::span<const Color> colors, std::span<const std::string_view> names) {
   inspect::Picture out;
   const u64 per_cell = inspect::pages_per_cell(map.classes.size());
   out.columns = inspect::kColumns;
@@ -53,7 +53,7 @@ inspect::Picture frame_of(const inspect::PhysicalMemory& memory, const inspect::
   return out;
 }
 
-Json counts_json(const inspect::PageMap& map, const std::array<std::string_view, 5>& names) {
+Json counts_json(const inspect::PageMap& map, std::span<const std::string_view> names) {
   Json out = Json::object();
   for (std::size_t i = 0; i < names.size(); ++i) out[std::string(names[i])] = map.pages[i];
   return out;
@@ -72,10 +72,13 @@ Result<Drawn> draw_contents(const snapshot::OpenSnapshot& snapshot) {
   if (const auto vcpu = choose_vcpu(snapshot, -1))
     if (const auto space = inspect::address_space_of(*vcpu, memory, ""); space && space->levels) mappings = inspect::mappings_of(memory, *space);
   ProgressLine progress("measuring");
-  STASIS_TRY_SET(const inspect::PageMap map, inspect::map_contents(memory, mappings, progress.get()));
-  Drawn out{frame_of(memory, map, kContentColors, inspect::kContentNames), {}};
+  std::vector<u64> in_parent;
+  for (const snapshot::ChunkRecord& chunk : snapshot.ram.chunks) in_parent.push_back(chunk.in_parent);
+  STASIS_TRY_SET(const inspect::PageMap map, inspect::map_contents(memory, mappings, in_parent, progress.get()));
+  const std::span names = std::span(inspect::kContentNames).first(inspect::kContents - (snapshot.parent_link ? 0 : 1));
+  Drawn out{frame_of(memory, map, kContentColors, names), {}};
   out.picture.title = short_name(snapshot.path);
-  out.details = {{"pages", counts_json(map, inspect::kContentNames)}, {"packed_bytes", map.packed_bytes}};
+  out.details = {{"pages", counts_json(map, names)}, {"packed_bytes", map.packed_bytes}};
   return out;
 }
 

@@ -47,7 +47,7 @@ void add(PageMap& map, u8 which) {
 
 }  // namespace
 
-Result<PageMap> map_contents(const PhysicalMemory& memory, const Mappings& mappings, snapshot::SaveProgress* progress) {
+Result<PageMap> map_contents(const PhysicalMemory& memory, const Mappings& mappings, const std::vector<u64>& in_parent, snapshot::SaveProgress* progress) {
   PageMap out;
   out.classes.reserve(memory.pages());
   const std::vector<bool> code = code_pages(memory, mappings);
@@ -61,7 +61,8 @@ Result<PageMap> map_contents(const PhysicalMemory& memory, const Mappings& mappi
     const u64 packed = packer.packed_size(memory.page(page));
     out.packed_bytes += packed;
     const Content how = packed <= kPageSize / 4 ? Content::packs_well : packed <= kPageSize / 2 ? Content::packs_half : Content::packs_little;
-    add(out, static_cast<u8>(code[page] ? Content::kernel_code : how));
+    const bool left = !in_parent.empty() && in_parent[page / 64] >> (page % 64) & 1;
+    add(out, static_cast<u8>(left ? Content::in_parent : code[page] ? Content::kernel_code : how));
   }
   return out;
 }

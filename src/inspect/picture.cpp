@@ -79,7 +79,7 @@ u64 pages_per_cell(u64 pages) {
   return per_cell;
 }
 
-std::vector<Color> cells_of(const std::vector<u8>& classes, const std::array<Color, 5>& colors, u64 per_cell) {
+std::vector<Color> cells_of(const std::vector<u8>& classes, std::span<const Color> colors, u64 per_cell) {
   std::vector<Color> out;
   for (u64 first = 0; first < classes.size(); first += per_cell) {
     const u64 last = std::min<u64>(first + per_cell, classes.size());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,7 +32,7 @@ struct Picture {
 // Chooses how many pages one cell is for, so that there are at most kMostRows rows of kColumns cells, and mixes their colours.
 inline constexpr u64 kColumns = 256, kMostRows = 256;
 u64 pages_per_cell(u64 pages);
-std::vector<Color> cells_of(const std::vector<u8>& classes, const std::array<Color, 5>& colors, u64 per_cell);
+std::vector<Color> cells_of(const std::vector<u8>& classes, std::span<const Color> colors, u64 per_cell);
 
 Result<std::vector<u8>> to_png(const Picture& picture, const std::string& object);
 std::string to_svg(const Picture& picture);

@@ -175,7 +175,7 @@ TEST(MemoryMap, PutsPagesIntoClasses) {
   a.put_text(0x5000, noise);
   a.put_text(0x7000, "code");
   const Mappings mappings{{{0xffff'ffff'8100'0000, 0x7000, kPageSize, true, false, true}, {0xffff'8880'0000'0000, 0, kMiB, true, false, true}}, 0};
-  const auto contents = map_contents(a.memory(), mappings);
+  const auto contents = map_contents(a.memory(), mappings, {});
   ASSERT_TRUE(contents);
   const auto at = [&](u64 page) { return static_cast<Content>(contents->classes[page]); };
   EXPECT_EQ(at(0), Content::zero);
@@ -183,6 +183,9 @@ TEST(MemoryMap, PutsPagesIntoClasses) {
   EXPECT_EQ(at(5), Content::packs_little);
   EXPECT_EQ(at(7), Content::kernel_code);
   EXPECT_EQ(contents->pages[0], 253u);
+  const auto child = map_contents(a.memory(), mappings, {1u << 5 | 1u << 7, 0, 0, 0});
+  EXPECT_EQ(child->pages[static_cast<u8>(Content::in_parent)], 2u);
+  EXPECT_EQ(child->classes[3], static_cast<u8>(Content::packs_well));
   b.put_text(0x3000, "y");
   b.put_text(0x7000, "code");
   b.put_text(0x9000, "new");

@@ -39,7 +39,7 @@ Result<Vm> Vm::create(const System& system, GuestMemory& memory) {
 Result<> Vm::set_memory(bool log) {
   u32 slot = 0;
   for (const GuestMemory::Range& range : memory_->ranges()) {
-    kvm_userspace_memory_region region{.slot = slot++, .flags = log ? KVM_MEM_LOG_DIRTY_PAGES : 0u, .guest_phys_addr = range.address,
+    kvm_userspace_memory_region region{.slot = slot++, .flags = log ? u32{KVM_MEM_LOG_DIRTY_PAGES} : 0u, .guest_phys_addr = range.address,
                                        .memory_size = range.size, .userspace_addr = reinterpret_cast<u64>(memory_->host() + range.offset)};
     STASIS_TRY(handle_.call("KVM_SET_USER_MEMORY_REGION", KVM_SET_USER_MEMORY_REGION, &region));
   }
