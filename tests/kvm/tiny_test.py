@@ -20,7 +20,7 @@ class Tiny(unittest.TestCase):
         self.assertEqual(result.status, 0, log)
         self.assertNotIn("[  SKIPPED ]", log)
         self.assertRegex(log, r"\[  PASSED  \] [1-9]")
-        for suite in ("KvmTiny", "KvmHalt", "KvmCrossing", "All/KvmPause"):
+        for suite in ("KvmTiny", "KvmHalt", "KvmRegisters", "KvmCrossing", "All/KvmPause"):
             self.assertRegex(log, rf"tests? from {suite} \(")
         if nested.has_kvm():
             self.assertNotIn("left out: ", log)
