@@ -166,7 +166,7 @@ class KvmCrossing : public ::testing::Test {
 };
 
 TEST_F(KvmCrossing, at_random_points_each_engine_has_what_the_other_had) {
-  const u64 crossings = number_from("STASIS_CROSSINGS", 40), seed = number_from("STASIS_SEED", 1);
+  const u64 crossings = number_from("STASIS_CROSSINGS", 200), seed = number_from("STASIS_SEED", 1);
   std::mt19937_64 random{seed};
   Rest rest = walker_at_rest(~u64{0});
   std::array<u64, 2> in_user{}, in_string{};

@@ -1,8 +1,8 @@
 // How long a pause takes under KVM, whatever four vCPUs do: from the request to where all stand and their state is read.
 // It is measured in the CPU time of each thread, so that it does not count what others do on the host.
 //
-// An emulated machine's CPU time does count it: its clocks go on while the host runs something else. So there the median is
-// what must be within the limit, and the longest pause is only told.
+// An emulated machine's CPU time does count it: its clocks go on while the host runs something else. What Stasis needs is in
+// every pause, what the host takes in a few. So there nine pauses of ten must be within the limit, and the longest is told.
 #include <gtest/gtest.h>
 
 #include <time.h>
@@ -134,9 +134,11 @@ TEST_P(KvmPause, defect_20_all_vcpus_stop_within_10_ms_of_cpu_time_and_go_on) {
   }
   std::ranges::sort(most), std::ranges::sort(sums);
   const auto ms = [](u64 ns) { return static_cast<double>(ns) / 1e6; };
-  std::printf("%s: CPU time of a pause, ms: any thread's median %.2f, most %.2f; together median %.2f, most %.2f\n", GetParam().first, ms(most[kPauses / 2]),
-              ms(most.back()), ms(sums[kPauses / 2]), ms(sums.back()));
-  EXPECT_LT(emulated_processor() ? most[kPauses / 2] : most.back(), kMost);
+  constexpr unsigned kNineOfTen = kPauses * 9 / 10 - 1;
+  std::printf("%s: CPU time of a pause, ms: any thread's median %.2f, nine of ten %.2f, most %.2f; together median %.2f, most %.2f\n", GetParam().first,
+              ms(most[kPauses / 2]), ms(most[kNineOfTen]), ms(most.back()), ms(sums[kPauses / 2]), ms(sums.back()));
+  if (emulated_processor()) std::printf("left out: that the longest pause is within the limit, since an emulated CPU's time goes on while the host runs something else\n");
+  EXPECT_LT(emulated_processor() ? most[kNineOfTen] : most.back(), kMost);
 }
 
 using enum Role;

@@ -1,13 +1,17 @@
 // bench: kinds of work that a guest does, each timed by the guest's own clock.
 //   bench KIND [SCALE]   prints "BEGIN KIND", "END KIND guest_seconds check"; KIND "all": every kind
-//   bench fill MIB       fills MIB of memory with incompressible data, prints FILLED, sleeps for ever
+//   bench fill MIB [HEAP]  fills MIB of memory with incompressible data and HEAP MiB with what a program's heap looks
+//                          like (pointers, small numbers, zeros), prints FILLED, sleeps. SIGUSR1: writes a word into
+//                          pages here and there, one for each hundred pages of the machine's memory, and prints TOUCHED
 #include <math.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -163,17 +167,42 @@ static const struct {
               {"double", bodies}, {"interpreter", interpreter}, {"chase", chase_pointers}, {"syscall", system_calls},
               {"fault", page_faults}, {"fork", forks}, {"pipe", pipes}};
 
+static uint64_t heap_word(uint64_t r) {
+  switch (r >> 61) {
+    case 0: case 1: return 0x00007f0000000000 | (r & 0xfffff0);  // into a few MiB
+    case 2: return r & 0xff;
+    case 3: return r & 0xffff;
+    case 4: return 0x6e6f69746f6d6f63;  // text
+    default: return 0;
+  }
+}
+// Sleeps, and touches when it is told to; never returns.
+static void fill(size_t random_mib, size_t heap_mib) {
+  const size_t words = random_mib << 17, all = words + (heap_mib << 17);
+  sigset_t touch;
+  sigemptyset(&touch);
+  sigaddset(&touch, SIGUSR1);
+  sigprocmask(SIG_BLOCK, &touch, 0);
+  uint64_t seed = 99, *at = map(all * 8);
+  for (size_t i = 0; i < words; ++i) at[i] = random64(&seed);
+  for (size_t i = words; i < all; ++i) at[i] = heap_word(random64(&seed));
+  printf("FILLED %zu MiB\n", random_mib + heap_mib);
+  struct sysinfo machine;
+  sysinfo(&machine);
+  const size_t pages = all / 512, most = machine.totalram / 4096 * machine.mem_unit / 100;
+  const size_t touched = most < pages ? most : pages;
+  for (int which;;) {
+    sigwait(&touch, &which);
+    for (size_t i = 0; i < touched; ++i) at[i * pages / touched * 512] += 1 + random64(&seed) % 1000;
+    printf("TOUCHED %zu pages\n", touched);
+  }
+}
+
 int main(int argc, char** argv) {
   setvbuf(stdout, 0, _IOLBF, 0);
   const char* kind = argc > 1 ? argv[1] : "all";
   const int amount = argc > 2 ? atoi(argv[2]) : 1;
-  if (!strcmp(kind, "fill")) {
-    const size_t words = (size_t)amount << 17;
-    uint64_t seed = 99, *at = map(words * 8);
-    for (size_t i = 0; i < words; ++i) at[i] = random64(&seed);
-    printf("FILLED %d MiB\n", amount);
-    for (;;) pause();
-  }
+  if (!strcmp(kind, "fill")) fill((size_t)amount, argc > 3 ? (size_t)atoi(argv[3]) : 0);
   for (size_t i = 0; i < sizeof kKinds / sizeof *kKinds; ++i) {
     if (strcmp(kind, "all") && strcmp(kind, kKinds[i].name)) continue;
     printf("BEGIN %s\n", kKinds[i].name);
