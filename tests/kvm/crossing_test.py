@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Linux under KVM: suspended and resumed in fresh processes on several vCPUs, and across engines, with nothing lost."""
+import json
 import os
 import pathlib
 import re
@@ -91,10 +92,29 @@ while [ $cycle -lt {CYCLES} ]; do
   up cut
   cycle=$((cycle + 1))
 done
+{STASIS} checkpoint cut $OUT/four.stasis --encoding packed > /dev/null || exit 1
 lines cut {count}
 rm $OUT/cut.stasis
 """, count)
         self.check_console(result, count)
+        self.check_core(self.folder / "out/four.stasis", 4)
+
+    def check_core(self, snapshot, cpus):
+        """gdb has a thread for each vCPU, with the registers that `show` tells."""
+        core = self.folder / "four.core"
+        subprocess.run([STASIS, "snapshot", "export", snapshot, "--format", "elf-core", core], check=True, stdout=subprocess.DEVNULL)
+        names = ("rip", "rsp", "rax", "rbx", "r15", "eflags", "fs_base", "gs_base")
+        words = [word for cpu in range(cpus) for word in ("-ex", f"thread {cpu + 1}", *(w for name in names for w in ("-ex", f"printf \"{name}=%lx\\n\", ${name}")))]
+        told = subprocess.run(["gdb", "-nx", "-batch", "-core", core, *words], check=True, capture_output=True, text=True).stdout
+        threads = re.split(r"Switching to thread \d+", told)[1:]
+        self.assertEqual(len(threads), cpus, told)
+        for cpu, thread in enumerate(threads):
+            state = json.loads(subprocess.run([STASIS, "snapshot", "show", snapshot, f"cpu/{cpu}", "--json"], check=True, capture_output=True).stdout)["state"]
+            want = {"rip": state["rip"], "rsp": state["gpr"][4], "rax": state["gpr"][0], "rbx": state["gpr"][3], "r15": state["gpr"][15], "eflags": state["rflags"],
+                    "fs_base": state["fs"]["base"], "gs_base": state["gs"]["base"]}
+            got = {name: int(value, 16) for name, value in re.findall(r"^(\w+)=([0-9a-f]+)$", thread, re.M)}
+            got["eflags"] &= 0xffffffff
+            self.assertEqual(got, want, f"CPU {cpu}")
 
     def test_kvm_to_soft_and_back(self):
         count = 120
