@@ -91,7 +91,7 @@ Result<std::string> ask(const control::Client& client, const SaveOptions& option
     return client.call("PUT", "/v1/machine/" + options.verb, control::save_request_to_json(request));
   });
   Result<> pumped;
-  if (pump) pumped = pump->run([&] { return save.wait_for(std::chrono::seconds(0)) == std::future_status::ready; });
+  if (pump) pumped = pump->run([&] { return save.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }, [&] { return cancelled.load(); });
   else if (host::is_terminal(STDERR_FILENO)) show_progress(client, save);
   auto answer = save.get();
   if (!pumped) return std::unexpected(std::move(pumped).error());

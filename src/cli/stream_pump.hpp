@@ -19,11 +19,12 @@ class StreamPump {
   ~StreamPump();
 
   std::string path() const { return folder_ + "/stream"; }
-  // Until `done` says so and the FIFO is empty. An error here closes the FIFO, which the writer notices.
-  Result<> run(const std::function<bool()>& done);
+  // Until `done` says so and the FIFO is empty. An error here closes the FIFO, which the writer notices. `cancelled` ends the
+  // wait for a reader of standard output that stalls.
+  Result<> run(const std::function<bool()>& done, const std::function<bool()>& cancelled);
 
  private:
-  Result<> copy(const std::function<bool()>& done);
+  Result<> copy(const std::function<bool()>& done, const std::function<bool()>& cancelled);
   StreamPump(std::string folder, FileDescriptor fifo) : folder_(std::move(folder)), fifo_(std::move(fifo)) {}
   std::string folder_;
   FileDescriptor fifo_;

@@ -98,6 +98,24 @@ class Killed(Interrupted):
         return guest
 
 
+class Stalled(Interrupted):
+    def test_a_save_into_a_pipe_that_nobody_empties_can_be_cancelled(self):
+        guest = self.filled_guest()
+        for verb in ("checkpoint", "suspend"):
+            saver = subprocess.Popen([STASIS, verb, "g", "-", "--level", "0"], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            deadline = time.monotonic() + 20
+            while self.info("g")["state"] != "saving":
+                self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.3)  # both pipes are full by now, and it is saving still
+            self.assertEqual(self.info("g")["state"], "saving")
+            saver.send_signal(signal.SIGINT)
+            self.assertNotEqual(saver.wait(20), 0)
+            self.assertIn(b"cancelled", saver.stderr.read())
+            saver.stdout.close(), saver.stderr.close()
+            self.answers(guest, verb.encode())
+        self.next_save_is_right(guest)
+
+
 class NoRoom(Interrupted):
     def test_full_disks(self):
         guest = self.filled_guest()
