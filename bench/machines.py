@@ -1,4 +1,4 @@
-"""The machines of the benchmarks: Stasis and QEMU (TCG) with the same guest, their consoles and QEMU's monitor."""
+"""The machines of the benchmarks: Stasis and QEMU with the same guest, their consoles and their control sockets."""
 import json
 import os
 import pathlib
@@ -69,29 +69,36 @@ class Process:
         self.process.wait()
 
 
+def connect(path):
+    while True:
+        try:
+            made = socket.socket(socket.AF_UNIX)
+            made.connect(path)
+            return made
+        except OSError:
+            made.close()
+            time.sleep(0.005)
+
+
 class Qmp:
     """QEMU's monitor."""
 
     def __init__(self, path):
-        while True:
-            try:
-                self.socket = socket.socket(socket.AF_UNIX)
-                self.socket.connect(path)
-                break
-            except OSError:
-                time.sleep(0.005)
+        self.socket = connect(path)
         self.file = self.socket.makefile("r")
         self.file.readline()
+        self.events = []
         self.call("qmp_capabilities")
 
-    def call(self, name, **arguments):
-        self.socket.sendall(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
+    def call(self, name, *descriptors, **arguments):
+        socket.send_fds(self.socket, [json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n"], descriptors)
         while True:
             reply = json.loads(self.file.readline())
             if "error" in reply:
                 raise RuntimeError(f"{name}: {reply['error']['desc']}")
             if "return" in reply:
                 return reply["return"]
+            self.events.append(reply)
 
     def human(self, line):
         """A command of the monitor for people; says nothing when all is well."""
@@ -110,22 +117,52 @@ class Qmp:
             raise RuntimeError(job["error"])
         self.call("blockdev-add", **{"driver": "qcow2", "node-name": name, "file": file})
 
+    def migrate_to_file(self, path):
+        with open(path, "wb") as file:
+            self.call("getfd", file.fileno(), fdname="file")
+            return self.migrate("fd:file")
+
     def migrate(self, uri):
+        """Seconds until it is complete. It is told by an event: asking again and again takes what QEMU needs."""
+        self.call("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+        self.events = []
         began = time.monotonic()
         self.call("migrate", uri=uri)
-        while (state := self.call("query-migrate"))["status"] != "completed":
-            if state["status"] == "failed":
-                raise RuntimeError(str(state))
-            time.sleep(0.002)
-        return time.monotonic() - began
+        while True:
+            for event in self.events:
+                if event["event"] == "MIGRATION" and event["data"]["status"] in ("completed", "failed"):
+                    if event["data"]["status"] == "failed":
+                        raise RuntimeError(str(self.call("query-migrate")))
+                    return time.monotonic() - began
+            self.events = [json.loads(self.file.readline())]
+
+
+class Control:
+    """The control socket of a machine of Stasis (docs/control.yaml); one connection for all requests."""
+
+    def __init__(self, path):
+        self.socket = connect(path)
+        self.file = self.socket.makefile("rb")
+
+    def put(self, what, **members):
+        body = json.dumps(members) if members else ""
+        self.socket.sendall(f"PUT /v1/machine/{what} HTTP/1.1\r\nHost: stasis\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        status, length = int(self.file.readline().split()[1]), 0
+        while (line := self.file.readline().strip()):
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        answer = json.loads(self.file.read(length))
+        if status != 200:
+            raise RuntimeError(f"{what}: {answer}")
+        return answer
 
 
 def kernel(words):
     return ["--kernel", str(GUEST / "vmlinuz"), "--initrd", str(GUEST / "initramfs.gz"), "--cmdline", CONSOLE + words]
 
 
-def qemu(memory, words, *more):
-    return ["qemu-system-x86_64", "-accel", "tcg", "-m", str(memory), "-nographic", "-nodefaults", "-serial", "stdio",
+def qemu(memory, words, *more, accel="tcg"):
+    return ["qemu-system-x86_64", "-accel", accel, "-m", str(memory), "-nographic", "-nodefaults", "-serial", "stdio",
             "-no-reboot", "-kernel", str(GUEST / "vmlinuz"), "-initrd", str(GUEST / "initramfs.gz"),
             "-append", CONSOLE + words, *more]
 

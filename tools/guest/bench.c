@@ -3,12 +3,17 @@
 //   bench fill MIB [HEAP]  fills MIB of memory with incompressible data and HEAP MiB with what a program's heap looks
 //                          like (pointers, small numbers, zeros), prints FILLED, sleeps. SIGUSR1: writes a word into
 //                          pages here and there, one for each hundred pages of the machine's memory, and prints TOUCHED
+//   bench tick MIB         fills MIB of memory with incompressible data, prints FILLED, then TICK and a number each 10 ms
+//   bench exits N          reads the UART's modem status (a port) and the HPET's first register (MMIO) N times each, both of
+//                          which a monitor answers itself; prints "EXITS port|mmio N seconds". Needs iomem=relaxed
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
@@ -176,6 +181,30 @@ static uint64_t heap_word(uint64_t r) {
     default: return 0;
   }
 }
+static void tick(size_t mib) {
+  uint64_t seed = 99, *at = map((mib << 20) + 8);
+  for (size_t i = 0; i < mib << 17; ++i) at[i] = random64(&seed);
+  printf("FILLED %zu MiB\n", mib);
+  for (unsigned number = 0;; ++number) {
+    printf("TICK %u\n", number);
+    usleep(10000);
+  }
+}
+// Linux reads one port for TIOCMGET. QEMU's emulation of SVM refuses a program's own port I/O.
+static void exits(int count) {
+  const int uart = open("/dev/ttyS0", O_RDWR | O_NONBLOCK), memory = open("/dev/mem", O_RDONLY);
+  const volatile uint32_t* hpet = mmap(0, 4096, PROT_READ, MAP_SHARED, memory, 0xfed00000);
+  int lines;
+  if (hpet == MAP_FAILED) exit((perror("bench: the HPET in /dev/mem"), 1));
+  double began = now();
+  for (int i = 0; i < count; ++i)
+    if (ioctl(uart, TIOCMGET, &lines)) exit((perror("bench: the UART"), 1));
+  printf("EXITS port %d %.6f\n", count, now() - began);
+  began = now();
+  for (int i = 0; i < count; ++i)
+    if (*hpet == ~0u) exit((puts("bench: no HPET"), 1));
+  printf("EXITS mmio %d %.6f\n", count, now() - began);
+}
 // Sleeps, and touches when it is told to; never returns.
 static void fill(size_t random_mib, size_t heap_mib) {
   const size_t words = random_mib << 17, all = words + (heap_mib << 17);
@@ -202,6 +231,8 @@ int main(int argc, char** argv) {
   setvbuf(stdout, 0, _IOLBF, 0);
   const char* kind = argc > 1 ? argv[1] : "all";
   const int amount = argc > 2 ? atoi(argv[2]) : 1;
+  if (!strcmp(kind, "tick")) tick((size_t)amount);
+  if (!strcmp(kind, "exits")) exit((exits(amount), 0));
   if (!strcmp(kind, "fill")) fill((size_t)amount, argc > 3 ? (size_t)atoi(argv[3]) : 0);
   for (size_t i = 0; i < sizeof kKinds / sizeof *kKinds; ++i) {
     if (strcmp(kind, "all") && strcmp(kind, kKinds[i].name)) continue;
