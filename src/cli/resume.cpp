@@ -124,6 +124,7 @@ std::vector<Error> problems_of(const ResumeOptions& options) {
     if (!saved) return out;
   }
   if (!saved) return add(saved.error()), out;
+  if (const auto kernel = snapshot::check_left_out(*saved); !kernel) add(kernel.error());
   if (!engine) return out;
   const ResumeCheck check = check_resume(saved->image);
   for (const Error& problem : check.damage) add(problem);

@@ -18,8 +18,16 @@ struct SnapshotOptions {
   bool json = false;
 };
 
+// A kernel is read only where `path` asks for it: it takes longer than all else.
+Result<snapshot::OpenSnapshot> open_for(const SnapshotOptions& options) {
+  const bool stream = options.file == "-";  // which is read once
+  auto out = open_snapshot(options.file, options.open, stream && !options.path.empty());
+  if (!out || options.path.empty() || !lacks(*out, options.path)) return out;
+  return open_snapshot(options.file, options.open);
+}
+
 Result<> show(const SnapshotOptions& options) {
-  auto snapshot = open_snapshot(options.file, options.open, !options.path.empty());
+  auto snapshot = open_for(options);
   if (!snapshot && snapshot.error().code == ErrorCode::not_found && options.path.empty() && options.file != "-") {  // perhaps only a parent is
     STASIS_TRY_SET(snapshot::OpenOptions alone, open_options(options.open));
     alone.ancestors = alone.bulk = false;

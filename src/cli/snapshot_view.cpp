@@ -208,6 +208,12 @@ std::string show_whole(const snapshot::OpenSnapshot& snapshot) {
   return out;
 }
 
+bool lacks(const snapshot::OpenSnapshot& snapshot, const std::string& path) {
+  return std::ranges::any_of(snapshot.image.parts, [&](const snapshot::PartRecord& part) {
+    return part.left_out && (part.path == path || path.starts_with(part.path + "/") || part.path.starts_with(path + "/"));
+  });
+}
+
 Result<Selection> select(const snapshot::OpenSnapshot& snapshot, const std::string& path) {
   std::vector<const snapshot::PartRecord*> all{&snapshot.image.machine};
   for (const auto& part : snapshot.image.parts) all.push_back(&part);

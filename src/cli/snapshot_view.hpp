@@ -36,4 +36,7 @@ struct PageCounts {
 PageCounts page_counts(const snapshot::Decoded& snapshot);
 u64 bytes_on_disk(const snapshot::OpenSnapshot& snapshot);  // without holes
 
+// Whether what a path names was left out when the file was opened (OpenOptions::bulk).
+bool lacks(const snapshot::OpenSnapshot& snapshot, const std::string& path);
+
 }  // namespace stasis::cli

@@ -127,6 +127,7 @@ Result<> splice(const OpenSnapshot& snapshot, const Image& image, SaveProgress* 
   STASIS_TRY(copier.run(cbor::encode(notes_body(image.notes))));
   STASIS_TRY(sink.settle());
   STASIS_TRY(out.write(to_bytes(copier.commit())));
+  STASIS_TRY(sink.flush());
   STASIS_TRY(out.finish());
   return publication.publish();
 }

@@ -52,6 +52,7 @@ class Encoder {
     STASIS_TRY(sink_.settle());
     const CommitRecord commit{.length = out_.position() + kCommitSize, .index_offset = index_offset, .sections = sections_, .root = root_.result()};
     STASIS_TRY(out_.write(to_bytes(commit)));
+    STASIS_TRY(sink_.flush());
     STASIS_ASSERT(!file_bytes_ || out_.position() == file_bytes_);
     STASIS_TRY(out_.finish());
     return report(ram.index(), commit);

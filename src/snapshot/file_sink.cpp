@@ -7,12 +7,15 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 namespace stasis::snapshot {
 namespace {
 constexpr u64 kWriteBackStep = 16 * kMiB;
 constexpr u64 kShortestDirect = 128 * kKiB;
+constexpr u64 kGathered = 4 * kMiB;
 }
 
 Result<> FileSink::announce(u64, u64 most_stored) {
@@ -31,7 +34,7 @@ bool FileSink::go_direct(Bytes bytes) {
   return direct_;
 }
 
-Result<> FileSink::write(Bytes bytes) {
+Result<> FileSink::put(Bytes bytes) {
   while (!bytes.empty()) {
     const bool direct = go_direct(bytes);
     const ssize_t n = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(position_));
@@ -51,12 +54,47 @@ Result<> FileSink::write(Bytes bytes) {
   return {};
 }
 
+Result<> FileSink::write(Bytes bytes) {
+  const u64 place = position_ + (end_ - begin_), bits = reinterpret_cast<u64>(bytes.data()) | bytes.size() | place;
+  if (bits % kPageSize == 0 && bytes.size() >= kShortestDirect) {
+    STASIS_TRY(flush());
+    return put(bytes);
+  }
+  if (!gathered_) {
+    gathered_.reset(static_cast<u8*>(std::aligned_alloc(kPageSize, kGathered)));
+    STASIS_ASSERT(gathered_);
+  }
+  while (!bytes.empty()) {
+    if (begin_ == end_) begin_ = end_ = position_ % kPageSize;
+    const u64 fits = std::min<u64>(bytes.size(), kGathered - end_);
+    std::memcpy(gathered_.get() + end_, bytes.data(), fits);
+    end_ += fits;
+    bytes = bytes.subspan(fits);
+    if (end_ == kGathered) STASIS_TRY(flush());
+  }
+  return {};
+}
+
+// Whole pages in the middle by themselves: they can go directly.
+Result<> FileSink::flush() {
+  const u64 pages_begin = std::min(align_up(begin_, kPageSize), end_), pages_end = std::max(end_ / kPageSize * kPageSize, pages_begin);
+  const Bytes all(gathered_.get(), end_);
+  const u64 begin = begin_;
+  begin_ = end_ = 0;
+  if (pages_end - pages_begin < kShortestDirect) return put(all.subspan(begin));
+  STASIS_TRY(put(all.subspan(begin, pages_begin - begin)));
+  STASIS_TRY(put(all.subspan(pages_begin, pages_end - pages_begin)));
+  return put(all.subspan(pages_end));
+}
+
 Result<> FileSink::skip_hole(u64 bytes) {
+  STASIS_TRY(flush());
   position_ += bytes;
   return {};
 }
 
 Result<> FileSink::settle() {
+  STASIS_TRY(flush());
   if (::fdatasync(fd_) != 0) return refused("write to disk", errno);
   return {};
 }

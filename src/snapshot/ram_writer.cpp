@@ -5,6 +5,7 @@
 #include <zstd.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <optional>
@@ -147,33 +148,51 @@ u64 RamWriter::bytes_at_most() const {
   return out;
 }
 
+// Three batches are under way: the chunks of one are looked at while those of the one before it are packed, and the one
+// before that is written.
 Result<> RamWriter::run(Output& out) {
   region_ = out.position();
-  std::vector<Work> batch(kBatch);
-  for (u64 first = 0; first < index_.chunks.size(); first += kBatch) {
-    const u64 count = std::min(kBatch, index_.chunks.size() - first);
-    const auto begin = batch.begin(), end = begin + static_cast<std::ptrdiff_t>(count);
-    for (u64 i = 0; i < count; ++i) batch[i].chunk = first + i, batch[i].maybe = maybe_nonzero(first + i);
-    in_parallel(count, threads_, [&](u64 i, unsigned worker) { look_at(batch[i], worker); });
-    for (auto work = begin; work != end; ++work)
-      if (work->error) return std::unexpected(*work->error);
-    if (duplicates_) {
-      for (auto work = begin; work != end; ++work) find_duplicates(*work);
-      in_parallel(count, threads_, [&](u64 i, unsigned worker) {
-        const Work& work = batch[i];
-        if (work.record.present) packers_[worker]->pack(ram_.base + work.chunk * kChunkBytes, work.chunk, work.record.present, batch[i].block);
-      });
-    }
-    for (auto work = begin; work != end; ++work) {
-      STASIS_TRY(duplicates_ ? write_packed(out, *work) : write_mapped(out, *work));
-      index_.chunks[work->chunk] = work->record;
-      STASIS_TRY(out.step(unchanged(work->chunk) ? 0 : page_bytes(work->maybe)));
+  const u64 batches = (index_.chunks.size() + kBatch - 1) / kBatch;
+  std::array<std::vector<Work>, 3> slots;
+  for (u64 step = 0; step < batches + 2; ++step) {
+    std::vector<Work>&looked_at = slots[step % 3], &packed = slots[(step + 2) % 3], &written = slots[(step + 1) % 3];
+    take(step, looked_at);
+    Result<> wrote;
+    in_parallel(
+        packed.size() + looked_at.size(), threads_,
+        [&](u64 i, unsigned worker) { i < packed.size() ? pack(packed[i], worker) : look_at(looked_at[i - packed.size()], worker); },
+        [&] { wrote = write(out, written); });
+    STASIS_TRY(wrote);
+    for (Work& work : looked_at) {
+      if (work.error) return std::unexpected(*work.error);
+      if (duplicates_) find_duplicates(work);
     }
   }
   index_.for_lookup();
   if (duplicates_) return out.write(to_bytes(BlockHeader{.digest = block_digest({}, {})}));
   STASIS_TRY(flush_run(out));
   return out.pad_to(region_ + ram_.size);
+}
+
+// The chunks of a batch; none after the last one.
+void RamWriter::take(u64 batch, std::vector<Work>& out) const {
+  const u64 first = std::min<u64>(batch * kBatch, index_.chunks.size());
+  out.resize(std::min(kBatch, index_.chunks.size() - first));
+  for (u64 i = 0; i < out.size(); ++i) out[i].chunk = first + i, out[i].maybe = maybe_nonzero(first + i);
+}
+
+void RamWriter::pack(Work& work, unsigned worker) {
+  if (!duplicates_ || !work.record.present) return;
+  packers_[worker]->pack(ram_.base + work.chunk * kChunkBytes, work.chunk, work.record.present, work.block);
+}
+
+Result<> RamWriter::write(Output& out, std::vector<Work>& batch) {
+  for (Work& work : batch) {
+    STASIS_TRY(duplicates_ ? write_packed(out, work) : write_mapped(out, work));
+    index_.chunks[work.chunk] = work.record;
+    STASIS_TRY(out.step(unchanged(work.chunk) ? 0 : page_bytes(work.maybe)));
+  }
+  return {};
 }
 
 // Fills the chunk's record, but for where it will be.

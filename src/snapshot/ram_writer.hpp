@@ -18,7 +18,7 @@ class RamWriter {
 
   // Pages that are looked at: an upper bound of what run() reports as progress, and of what it stores.
   u64 bytes_at_most() const;
-  // Writes the body of the region at the output's position.
+  // Writes the body of the region at the output's position, on this thread, while others read and pack what comes next.
   Result<> run(Output& out);
   // Complete after run(), but for the content digest of the machine.
   RamIndex& index() { return index_; }
@@ -29,9 +29,12 @@ class RamWriter {
   class Packer;
   u64 maybe_nonzero(u64 chunk) const;
   bool unchanged(u64 chunk) const;
+  void take(u64 batch, std::vector<Work>& out) const;
   void look_at(Work& work, unsigned worker);
   Result<u64> as_in_parent(const Work& work, const ChunkRecord& before, unsigned worker);
   void find_duplicates(Work& work);
+  void pack(Work& work, unsigned worker);
+  Result<> write(Output& out, std::vector<Work>& batch);
   Result<> write_mapped(Output& out, const Work& work);
   Result<> write_packed(Output& out, Work& work);
   Result<> flush_run(Output& out);

@@ -13,7 +13,8 @@ class Sink {
   virtual Result<> announce(u64 length, u64 most_stored) { return (void)length, (void)most_stored, Result<>{}; }
   virtual Result<> write(Bytes bytes) = 0;
   virtual Result<> skip_hole(u64 bytes) = 0;  // that many zero bytes
-  virtual Result<> settle() { return {}; }    // returns when all so far is where power loss cannot reach it
+  virtual Result<> flush() { return {}; }     // returns when nothing is held back that was written
+  virtual Result<> settle() { return flush(); }  // returns when all so far is where power loss cannot reach it
 };
 
 }  // namespace stasis::snapshot
