@@ -66,7 +66,7 @@ Result<std::unique_ptr<Board>> Board::make(const MachineConfig& config, CpuContr
 Result<> Board::make_engine(std::optional<kvm::System> kvm) {
   if (kvm) {
     STASIS_TRY_SET(engine, kvm::KvmEngine::create(std::move(*kvm), {.memory = memory, .ports = ports, .mmio = mmio, .clock = clock,
-                                                                    .pvclock = pvclock.live(), .contract = contract, .cpus = config.cpus}));
+                                                                    .pvclock = pvclock.live(), .contract = contract, .cpus = config.cpus, .start_time = config.start_time}));
   } else {
     apic = std::make_unique<LocalApic>(clock, 0, contract.tsc_hz);
     engine = make_soft_engine({memory, ports, mmio, clock, *apic, contract, &pvclock.live(), config.start_time});

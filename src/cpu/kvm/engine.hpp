@@ -27,6 +27,7 @@ struct KvmBoard {
   PvclockState& pvclock;
   const CpuContract& contract;
   u32 cpus = 1;
+  u64 start_time = 0;               // wall clock at guest time 0, seconds since 1970-01-01 UTC
   u64 stop_limit_ns = 2 * kSecond;  // how long hold() waits for vCPUs
 };
 

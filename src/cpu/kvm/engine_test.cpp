@@ -20,7 +20,7 @@ struct Rig {
   Result<> make() {
     STASIS_TRY_SET(System system, System::open(kernel));
     STASIS_TRY_SET(engine, KvmEngine::create(std::move(system), {.memory = memory, .ports = ports, .mmio = mmio, .clock = clock, .pvclock = pvclock,
-                                                                 .contract = contract, .cpus = cpus, .stop_limit_ns = stop_limit_ns}));
+                                                                 .contract = contract, .cpus = cpus, .start_time = start_time, .stop_limit_ns = stop_limit_ns}));
     engine->connect({.pic_acknowledge = [this] { return ++acknowledged, u8{0x30}; }, .eoi = [this](u8 vector) { ended.push_back(vector); }});
     return {};
   }
@@ -32,6 +32,7 @@ struct Rig {
     return reason;
   }
   u32 cpus;
+  u64 start_time = 0;
   u64 stop_limit_ns = 20 * kSecond;  // a busy host is no failure
   std::shared_ptr<FakeKernel> kernel = std::make_shared<FakeKernel>();
   GuestMemory memory = *GuestMemory::create(2 * kMiB);
@@ -265,6 +266,38 @@ TEST(KvmEngine, the_wall_clock_msr_is_restored_and_its_page_stays_the_guests) {
   std::array<u8, 16> there{};
   ASSERT_TRUE(rig.memory.read(kPage, there));
   EXPECT_EQ(there, page);
+}
+
+TEST(KvmEngine, the_wall_clock_is_the_machines_and_not_the_hosts) {
+  constexpr u32 kWallClock = 0x4b56'4d00;
+  constexpr u64 kPage = 0x5008;
+  Rig rig;
+  rig.kernel->msr_values[kWallClock] = 0;
+  rig.start_time = 1'750'000'000;
+  rig.pvclock.offset_ns = -(3 * kSecond + 5);  // system time 0 was 3 s and 5 ns after the machine's start
+  std::vector<u32> left_to_us;
+  rig.kernel->refuses = [&](unsigned long request, const void* argument) {
+    if (request != KVM_X86_SET_MSR_FILTER) return false;
+    const auto& filter = *static_cast<const kvm_msr_filter*>(argument);
+    for (const kvm_msr_filter_range& range : filter.ranges)
+      if (range.nmsrs == 1 && range.flags == KVM_MSR_FILTER_WRITE && (*range.bitmap & 1) == 0) left_to_us.push_back(range.base);
+    return false;
+  };
+  std::atomic<int> step{0};
+  rig.kernel->guest = [&](u32, FakeKernel::Vcpu& v) -> long {
+    if (step++ > 0) return FakeKernel::spin(v);
+    v.run().exit_reason = KVM_EXIT_X86_WRMSR;
+    v.run().msr.index = kWallClock, v.run().msr.data = kPage, v.run().msr.error = 1;
+    return 0;
+  };
+  ASSERT_TRUE(rig.make());
+  EXPECT_EQ(left_to_us, (std::vector<u32>{0x11, kWallClock}));
+  while (step < 2) rig.run_kicked();
+  EXPECT_EQ(rig.kernel->vcpus[0].run().msr.error, 0);
+  EXPECT_EQ(rig.kernel->vcpus[0].msrs[kWallClock], kPage);
+  std::array<u32, 3> there{};
+  ASSERT_TRUE(rig.memory.read(kPage, {reinterpret_cast<u8*>(there.data()), sizeof there}));
+  EXPECT_EQ(there, (std::array<u32, 3>{2, 1'750'000'003, 5}));
 }
 
 // The count reads 0 in both cases; nothing but the kernel's next entry tells an interrupt that the guest had from one that

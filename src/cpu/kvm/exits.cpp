@@ -94,6 +94,12 @@ bool KvmEngine::handle_exit(Worker& worker) {
       after_device_access();
       return true;
     }
+    case KVM_EXIT_X86_WRMSR: {  // the only MSRs that come out are kvmclock's wall clock
+      const auto set = worker.vcpu.set_wall_clock(page.msr.index, page.msr.data, wall_clock_of(board_.pvclock, board_.start_time));
+      if (!set) return failed(set.error().text());
+      page.msr.error = 0;
+      return true;
+    }
     case KVM_EXIT_INTR:
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_HLT: return true;

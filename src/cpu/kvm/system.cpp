@@ -105,6 +105,7 @@ Result<System> System::open(std::shared_ptr<Kernel> kernel) {
   system.exception_payload = system.has(KVM_CAP_EXCEPTION_PAYLOAD) > 0;
   system.smm = system.has(KVM_CAP_X86_SMM) > 0;
   system.pmu_switch = system.has(KVM_CAP_PMU_CAPABILITY) > 0;
+  system.msr_exits = system.has(KVM_CAP_X86_USER_SPACE_MSR) > 0 && system.has(KVM_CAP_X86_MSR_FILTER) > 0;
   system.pv_enforced = system.has(KVM_CAP_ENFORCE_PV_FEATURE_CPUID) > 0;
   system.most_vcpus = static_cast<u32>(std::max(1l, system.has(KVM_CAP_MAX_VCPUS)));
   STASIS_TRY_SET(system.cpuid, supported_cpuid(system.device));

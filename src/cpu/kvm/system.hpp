@@ -42,6 +42,7 @@ struct System {
   std::string module;
   u64 tsc_hz = 0;
   bool tsc_scaling = false, xsave2 = false, exception_payload = false, smm = false, pmu_switch = false, pv_enforced = false;
+  bool msr_exits = false;            // writes to chosen MSRs can be left to user space
   u32 most_vcpus = 0;
   u64 run_size = 0;                  // of struct kvm_run's mapping
   std::vector<CpuidLeaf> cpuid;      // KVM_GET_SUPPORTED_CPUID

@@ -5,6 +5,7 @@
 
 #include "cpu/kvm/vm.hpp"
 #include "cpu/local_apic_state.hpp"
+#include "cpu/pvclock.hpp"
 #include "cpu/vcpu_state.hpp"
 
 struct kvm_run;
@@ -35,6 +36,8 @@ class Vcpu {
   // for. So the way in is gone to the point where the guest would run, and back. Returns as enter().
   static void begin_thread();
   Result<long> settle();
+  // What a guest's write to one of kWallClockMsrs does.
+  Result<> set_wall_clock(u32 index, u64 address, const PvclockWallClock& now);
 
   // Not while it is entered. Everything but time: TSC offset, deadline and timers are set apart, when time goes on.
   Result<> read(VcpuState& out);
@@ -61,7 +64,7 @@ class Vcpu {
   Result<u64> read_msr(u32 index) const;
   Result<u32> timer_left() const;
   Result<> write_msr(u32 index, u64 value);
-  Result<> write_wall_clock_msr(u32 index, u64 address);
+  Result<> write_wall_clock_msr(u32 index, u64 address);  // for a restore: the page stays as it is
 
   const Vm* vm_;
   Handle handle_;

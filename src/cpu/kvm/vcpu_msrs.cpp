@@ -36,7 +36,7 @@ std::vector<u32> unlisted() {
 }
 
 // KVM has one of these for the whole machine: the first vCPU's counts.
-bool is_wall_clock(u32 index) { return index == 0x11 || index == 0x4b56'4d00; }
+bool is_wall_clock(u32 index) { return std::ranges::find(kWallClockMsrs, index) != kWallClockMsrs.end(); }
 
 }  // namespace
 
@@ -65,6 +65,13 @@ Result<> Vcpu::write_wall_clock_msr(u32 index, u64 address) {
   const bool in_ram = vm_->memory().read(address, kept);
   STASIS_TRY(write_msr(index, address));
   if (in_ram) vm_->memory().write(address, kept);
+  return {};
+}
+
+// The guest set the MSR: it is KVM's to keep, but not to answer.
+Result<> Vcpu::set_wall_clock(u32 index, u64 address, const PvclockWallClock& now) {
+  STASIS_TRY(write_msr(index, address));
+  vm_->memory().write(address & ~u64{3}, {reinterpret_cast<const u8*>(&now), sizeof now});  // outside of RAM it is lost, as KVM's is
   return {};
 }
 

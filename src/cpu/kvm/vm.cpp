@@ -32,8 +32,21 @@ Result<Vm> Vm::create(const System& system, GuestMemory& memory) {
   STASIS_TRY(enable(vm.handle_, "KVM_CAP_X2APIC_API", KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK));
   if (system.exception_payload) STASIS_TRY(enable(vm.handle_, "KVM_CAP_EXCEPTION_PAYLOAD", KVM_CAP_EXCEPTION_PAYLOAD, 1));
   if (system.pmu_switch) STASIS_TRY(enable(vm.handle_, "KVM_CAP_PMU_CAPABILITY", KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE));
+  if (system.msr_exits) STASIS_TRY(vm.take_wall_clock());
   STASIS_TRY(vm.set_memory(false));
   return vm;
+}
+
+// A guest's writes to the MSRs of kvmclock's wall clock come out, for KVM would answer with the host's time of day.
+Result<> Vm::take_wall_clock() {
+  STASIS_TRY(enable(handle_, "KVM_CAP_X86_USER_SPACE_MSR", KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER));
+  u8 refused = 0;  // a clear bit: not KVM's
+  kvm_msr_filter filter{};
+  filter.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
+  for (std::size_t i = 0; i < kWallClockMsrs.size(); ++i)
+    filter.ranges[i] = {.flags = KVM_MSR_FILTER_WRITE, .nmsrs = 1, .base = kWallClockMsrs[i], .bitmap = &refused};
+  STASIS_TRY(handle_.call("KVM_X86_SET_MSR_FILTER", KVM_X86_SET_MSR_FILTER, &filter));
+  return {};
 }
 
 Result<> Vm::set_memory(bool log) {

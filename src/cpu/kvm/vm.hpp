@@ -1,12 +1,16 @@
 // One KVM machine: memory slots, interrupt routing, clock. Its vCPUs are in vcpu.hpp.
 #pragma once
 
+#include <array>
 #include <span>
 
 #include "cpu/kvm/system.hpp"
 #include "memory/guest_memory.hpp"
 
 namespace stasis::kvm {
+
+// MSR_KVM_WALL_CLOCK and MSR_KVM_WALL_CLOCK_NEW: one register of the machine under two numbers.
+inline constexpr std::array<u32, 2> kWallClockMsrs{0x11, 0x4b56'4d00};
 
 class Vm {
  public:
@@ -44,6 +48,7 @@ class Vm {
 
  private:
   Vm(const System& system, GuestMemory& memory, Handle handle) : system_(&system), memory_(&memory), handle_(std::move(handle)) {}
+  Result<> take_wall_clock();
   Result<> set_memory(bool log);
   Result<> write_routes();
   const System* system_;

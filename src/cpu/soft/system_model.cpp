@@ -48,7 +48,7 @@ void no_counters(Cpu& cpu, const Op* op) { cpu.raise(op, kGp, 0); }
 
 // ---- the paravirtual clock -----------------------------------------------------------------------------------------
 
-// struct pvclock_vcpu_time_info and pvclock_wall_clock (Linux Documentation/virt/kvm/x86/msr.rst).
+// struct pvclock_vcpu_time_info (Linux Documentation/virt/kvm/x86/msr.rst).
 struct TimeInfo {
   u32 version = 2, pad0 = 0;  // even: not being written
   u64 tsc_timestamp = 0, system_time = 0;
@@ -57,10 +57,7 @@ struct TimeInfo {
   u8 flags = 1;  // the TSCs of all vCPUs agree
   u8 pad[2] = {};
 };
-struct WallClock {
-  u32 version = 2, seconds = 0, nanoseconds = 0;
-};
-static_assert(sizeof(TimeInfo) == 32 && sizeof(WallClock) == 12);
+static_assert(sizeof(TimeInfo) == 32);
 
 bool has_pvclock(const Cpu& cpu, unsigned bit) {
   for (const CpuidLeaf& leaf : cpu.board->contract.cpuid)
@@ -89,11 +86,9 @@ void write_system_time(Cpu& cpu, const Op* op, u64 value) {
   write_guest(cpu, value & ~u64{3}, info);
 }
 
-// The wall clock at system time 0.
 void write_wall_clock(Cpu& cpu, u64 value) {
   cpu.sys.pvclock_wall_clock = value;
-  const u64 start = cpu.board->start_time * kSecond - cpu.board->pvclock->offset_ns;
-  write_guest(cpu, value & ~u64{3}, WallClock{.seconds = static_cast<u32>(start / kSecond), .nanoseconds = static_cast<u32>(start % kSecond)});
+  write_guest(cpu, value & ~u64{3}, wall_clock_of(*cpu.board->pvclock, cpu.board->start_time));
 }
 
 // ---- MSRs -----------------------------------------------------------------------------------------------------------
