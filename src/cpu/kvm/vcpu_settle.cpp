@@ -30,6 +30,13 @@ struct SignalMask {
 };
 static_assert(sizeof(SignalMask) == sizeof(kvm_signal_mask) + 8);
 
+// KVM's count is 0 from the moment of expiry, but KVM knows of it only when its timer's interrupt has come to the host. This
+// thread sleeps on a timer of the same clock and the same processor, due later: when that has come, so has KVM's.
+void wait_for_earlier_timers() {
+  timespec span{.tv_sec = 0, .tv_nsec = 1};
+  while (::clock_nanosleep(CLOCK_MONOTONIC, 0, &span, &span) == EINTR) continue;
+}
+
 }  // namespace
 
 void Vcpu::begin_thread() {
@@ -52,6 +59,7 @@ Result<long> Vcpu::settle() {
     run_->immediate_exit = 0;
     run_->request_interrupt_window = 0;
     if (left = timer_left(); !left) break;
+    if (*left == 0) wait_for_earlier_timers();
     settled_left_ = *left;
     entered = enter();
   } while (entered == -EINTR && run_->immediate_exit);
