@@ -133,7 +133,10 @@ class Qmp:
                 if event["event"] == "MIGRATION" and event["data"]["status"] in ("completed", "failed"):
                     if event["data"]["status"] == "failed":
                         raise RuntimeError(str(self.call("query-migrate")))
-                    return time.monotonic() - began
+                    seconds = time.monotonic() - began
+                    while self.call("query-status")["status"] == "finish-migrate":  # until then there is no "cont"
+                        time.sleep(0.002)
+                    return seconds
             self.events = [json.loads(self.file.readline())]
 
 
