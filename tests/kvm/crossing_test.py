@@ -14,7 +14,7 @@ import nested
 STASIS = pathlib.Path(os.environ.get("STASIS", nested.images.ROOT / "build/release/stasis")).resolve()
 GUEST = pathlib.Path(os.environ.get("STASIS_GUEST", nested.images.ROOT / "build/guest")).resolve()
 TEST_CPU = pathlib.Path(os.environ.get("TEST_CPU", nested.images.ROOT / "build/release/src/test_cpu")).resolve()
-CYCLES = int(os.environ.get("STASIS_CYCLES", "3"))
+CYCLES = int(os.environ.get("STASIS_CYCLES", "2"))
 
 # What the computation prints does not depend on the engine, the number of CPUs, or the saves in between.
 # boot NAME ENGINE CPUS: begins the computation. lines NAME N: waits until N of its steps are on the console.

@@ -20,8 +20,8 @@ import nested
 HERE = pathlib.Path(__file__).resolve().parent
 STASIS = pathlib.Path(os.environ.get("STASIS", nested.images.ROOT / "build/release/stasis")).resolve()
 GUEST = pathlib.Path(os.environ.get("STASIS_GUEST", nested.images.ROOT / "build/guest")).resolve()
-CHECKPOINTS = int(os.environ.get("STASIS_CHECKPOINTS", "3"))
-SUSPENDS = int(os.environ.get("STASIS_SUSPENDS", "3"))
+CHECKPOINTS = int(os.environ.get("STASIS_CHECKPOINTS", "2"))
+SUSPENDS = int(os.environ.get("STASIS_SUSPENDS", "2"))
 TIMEOUT = 240 + 30 * (CHECKPOINTS + SUSPENDS)
 PRIME = 2 ** 61 - 1
 MOST_DRIFT_NS = 1_000_000  # in one cycle

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs a script where KVM is: here, when the host has hardware virtualisation, or in a machine that emulates it.
 
-  tests/kvm/nested.py [--cpus N] [--memory MIB] [--timeout S] [--with PATH]… [--out FOLDER] -- COMMAND…
+  tests/kvm/nested.py [--cpus N] [--memory MIB] [--timeout S] [--exact] [--with PATH]… [--out FOLDER] -- COMMAND…
 
 The nested machine is QEMU's emulation of AMD SVM; a Debian kernel with kvm-amd runs in it. Every word of COMMAND that
 is a file or folder of the host is there under the same path, and what --with names. Exit status: COMMAND's, or 125
@@ -48,14 +48,16 @@ def has_kvm():
     return any(os.path.isdir(f"/sys/module/{name}") for name in ("kvm_intel", "kvm_amd")) and os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 
-def run(script, files=(), *, cpus=2, memory=2048, timeout=300, cpu="max,+svm", environment=None, out=None, echo=False,
-        kernel_words="", direct=None):
+def run(script, files=(), *, cpus=1, memory=2048, timeout=300, cpu="max,+svm", environment=None, out=None, echo=False,
+        kernel_words="", exact=False, direct=None):
     """Runs `script` (shell text, or a pathlib.Path of it) where KVM is and returns its Result.
 
     files        what of the host the script uses: programs come with their libraries, folders whole; same paths there
-    cpus, memory the nested machine's, MiB; without effect on a host with KVM. Take one CPU for a guest that computes on all
-                 of its own: two emulated CPUs wait for each other in loops, and on a busy host, where one of them is
-                 often not running, that leaves so little that timer interrupts take all of it and nothing gets on
+    cpus, memory the nested machine's, MiB; without effect on a host with KVM. More than one CPU is for what needs them: two
+                 emulated CPUs wait for each other in loops, and on a busy host, where one of them is often not
+                 running, that leaves so little that timer interrupts take all of it and nothing gets on
+    exact        the nested machine's clocks count its instructions, two nanoseconds each, instead of following the host's: it
+                 is as if nothing else ran on the host. One CPU. Without effect on a host with KVM
     timeout      seconds for everything; then NestedError
     environment  variables of the script
     out          folder for what the script leaves in $OUT (made when missing; default: a new one, the caller's to remove)
@@ -70,7 +72,7 @@ def run(script, files=(), *, cpus=2, memory=2048, timeout=300, cpu="max,+svm", e
         if has_kvm() if direct is None else direct:
             status, log, console = run_here(text, folder, environment or {}, timeout, echo)
         else:
-            status, log, console = run_nested(text, files, folder, environment or {}, timeout, echo, cpus, memory, cpu, kernel_words)
+            status, log, console = run_nested(text, files, folder, environment or {}, timeout, echo, (cpus, memory, cpu, kernel_words, exact))
     except BaseException:
         if not out:
             shutil.rmtree(folder, ignore_errors=True)
@@ -107,7 +109,7 @@ def run_here(text, folder, environment, timeout, echo):
         return status, b"".join(chunks).decode(errors="replace"), ""
 
 
-def run_nested(text, files, folder, environment, timeout, echo, cpus, memory, cpu, kernel_words):
+def run_nested(text, files, folder, environment, timeout, echo, machine):
     base = images.base_image()
     work = pathlib.Path(tempfile.mkdtemp(prefix="run.", dir=images.NESTED))
     try:
@@ -116,7 +118,7 @@ def run_nested(text, files, folder, environment, timeout, echo, cpus, memory, cp
             file.truncate(16 << 30)
         log, console = work / "log", work / "console"
         log.touch()
-        status = emulate(base, work, cpus, memory, timeout, cpu, kernel_words, echo)
+        status = emulate(command_line(base, work, *machine), work, timeout, echo)
         log_text = log.read_text(errors="replace")
         console_text = console.read_text(errors="replace").replace("\r", "")
         told = f"script's last output:\n{log_text[-3000:]}\nkernel's last messages:\n{console_text[-3000:]}"
@@ -132,8 +134,9 @@ def run_nested(text, files, folder, environment, timeout, echo, cpus, memory, cp
         shutil.rmtree(work, ignore_errors=True)
 
 
-def command_line(base, work, cpus, memory, cpu, kernel_words):
-    words = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", str(cpus), "-m", str(memory),
+def command_line(base, work, cpus, memory, cpu, kernel_words, exact):
+    accelerator = ["tcg,thread=single", "-icount", "shift=1,sleep=off"] if exact else ["tcg,thread=multi"]
+    words = ["qemu-system-x86_64", "-accel", *accelerator, "-cpu", cpu, "-smp", str(cpus), "-m", str(memory),
              "-nodefaults", "-display", "none", "-no-reboot", "-kernel", str(images.NESTED / "vmlinux"),
              "-append", f"{KERNEL_WORDS} {kernel_words}",
              "-serial", f"file:{work}/console", "-serial", f"file:{work}/log"]
@@ -143,11 +146,10 @@ def command_line(base, work, cpus, memory, cpu, kernel_words):
     return words
 
 
-def emulate(base, work, cpus, memory, timeout, cpu, kernel_words, echo):
+def emulate(command, work, timeout, echo):
     """Runs the machine to its end; returns QEMU's status, or None when the time was up."""
     with open(work / "errors", "wb") as errors, open(work / "log", "rb") as log:
-        machine = subprocess.Popen(command_line(base, work, cpus, memory, cpu, kernel_words), stdin=subprocess.DEVNULL,
-                                   stdout=errors, stderr=errors)
+        machine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
         deadline = time.monotonic() + timeout
         try:
             while machine.poll() is None and time.monotonic() < deadline:
@@ -178,10 +180,11 @@ def unpack(archive, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--memory", type=int, default=2048, help="MiB (default 2048)")
     parser.add_argument("--timeout", type=float, default=600, help="seconds (default 600)")
     parser.add_argument("--cpu", default="max,+svm", help="QEMU's -cpu (default max,+svm)")
+    parser.add_argument("--exact", action="store_true", help="clocks that count instructions, not the host's time")
     parser.add_argument("--with", dest="files", action="append", default=[], metavar="PATH", help="a file or folder to bring in")
     parser.add_argument("--out", help="folder for what the command leaves in $OUT")
     parser.add_argument("--console", action="store_true", help="print the nested kernel's messages at the end")
@@ -195,7 +198,7 @@ def main():
     script = command[0] if len(command) == 1 and not os.path.exists(command[0]) else shlex.join(command)
     try:
         result = run(script, files, cpus=arguments.cpus, memory=arguments.memory, timeout=arguments.timeout, cpu=arguments.cpu,
-                     out=arguments.out, echo=True)
+                     exact=arguments.exact, out=arguments.out, echo=True)
     except NestedError as error:
         print(f"nested: {error}", file=sys.stderr)
         return MACHINE_FAILED
