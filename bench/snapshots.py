@@ -4,8 +4,8 @@
   bench/snapshots.py [--memory MIB] [--random MIB] [--heap MIB] [--runs N] [--quick] [--json FILE]
 
 A guest of --memory MiB holds --random MiB of incompressible data, --heap MiB of what a program's heap looks like, and a
-Linux. Each save is timed from the command to its return: the file is on stable storage then. Everything that is compared
-is run in turn, N times; figures are medians. MiB/s count pages of the guest that are not zero.
+Linux. Each save is timed from the command to its return: the file is on stable storage then, and so are those of dd, zstd
+and QEMU. Everything that is compared is run in turn, N times; figures are medians. MiB/s count pages of the guest that are not zero.
 CPU is user and system time: of the machine's process for saves (QEMU: and of what it runs), of the command for the others.
 
 Floors, which the run compares and says: mapped at 80 % of dd with fsync; packed at level 1 as fast as zstd -1 over the
@@ -156,7 +156,7 @@ class Run:
 
     def zstd(self, level):
         out = self.path(f"ram.{level}.zst")
-        self.command(f"zstd -{level}", ["zstd", f"-{level}", f"-T{THREADS}", "-q", "-f", self.path("ram"), "-o", out], out,
+        self.command(f"zstd -{level}", ["sh", "-c", f"zstd -{level} -T{THREADS} -q -f {self.path('ram')} -o {out} && sync {out}"], out,
                      lambda: pathlib.Path(out).unlink(missing_ok=True))
 
     # Offline commands.

@@ -473,6 +473,8 @@ class Decoder {
       for (std::size_t i = 0; i < out_.listed.size(); ++i) out_.listed[i].state = digest_of(cbor::encode(out_.image.parts[i].state));
       out_.ram.content = content_digest(out_.image.ram_size, out_.ram, out_.listed);
     }
+    out_.nonzero.reserve(out_.ram.chunks.size());
+    out_.chunk_digests.reserve(out_.ram.chunks.size() * sizeof(Digest));
     for (const ChunkRecord& chunk : out_.ram.chunks) {
       out_.nonzero.push_back(chunk.nonzero);
       out_.chunk_digests.insert(out_.chunk_digests.end(), chunk.content.begin(), chunk.content.end());

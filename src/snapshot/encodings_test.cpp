@@ -72,6 +72,34 @@ TEST(Encodings, each_gives_the_same_machine) {
   }
 }
 
+// More chunks than are under way at once.
+TEST(Encodings, a_file_does_not_depend_on_the_number_of_threads) {
+  Ram ram(300 * kChunkPages);
+  for (u64 page = 0; page < 300 * kChunkPages; page += 37) write_page(ram, page, static_cast<u8>(1 + page % 251));
+  for (const u64 chunk : {3, 70, 71, 299}) std::ranges::fill(std::span(ram.bytes).subspan(chunk * kChunkBytes + 17, 9), 0xee);
+  for (u64 chunk = 0; chunk < 300; ++chunk) ram.bits[chunk] = ~0ull;
+  const Image image = image_of(ram);
+  const auto parent = shared(open_memory(encoded(image, ram, packed())));
+  write_page(ram, 5, 0x77);
+  write_page(ram, 250 * kChunkPages, 0x77);  // the same again, in another batch
+  for (SaveOptions options : {SaveOptions{}, packed(), SaveOptions{.encoding = Encoding::packed, .parent = parent.get()}}) {
+    options.threads = 1;
+    const auto one = encoded(image, ram, options);
+    options.threads = 5;
+    EXPECT_TRUE(encoded(image, ram, options) == one);
+    const auto back = open_memory(one, {}, options.parent ? parent : nullptr);
+    ASSERT_TRUE(back) << back.error().text();
+    EXPECT_TRUE(*ram_of(*back) == ram.bytes);
+    for (u64 room = 100; room < one.size(); room += one.size() / 20) {
+      MemorySink sink;
+      sink.room = room;
+      const auto report = encode(sink, image, ram.source(), nullptr, options);
+      ASSERT_FALSE(report);
+      EXPECT_EQ(report.error().code, ErrorCode::host);
+    }
+  }
+}
+
 TEST(Encodings, equal_pages_are_held_once) {
   const Ram ram = mixed_ram();
   MemorySink sink;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.hpp"
@@ -18,6 +19,10 @@ Digest canonical(XXH128_hash_t hash) {
   static_assert(sizeof bytes.digest == sizeof out);
   std::memcpy(out.data(), bytes.digest, sizeof out);
   return out;
+}
+
+void put_u64(u8* to, u64 value) {
+  for (unsigned i = 0; i < 8; ++i) to[i] = static_cast<u8>(value >> (8 * i));
 }
 
 alignas(64) constexpr u8 kZeroPage[kPageSize] = {};
@@ -40,7 +45,7 @@ void Hasher::add(Bytes bytes) { XXH3_128bits_update(state_.get(), bytes.data(), 
 
 void Hasher::add_u64(u64 value) {
   std::array<u8, 8> bytes;
-  for (unsigned i = 0; i < 8; ++i) bytes[i] = static_cast<u8>(value >> (8 * i));
+  put_u64(bytes.data(), value);
   add(bytes);
 }
 
@@ -49,9 +54,11 @@ Digest Hasher::result() const { return canonical(XXH3_128bits_digest(state_.get(
 bool is_zero_page(const u8* page) { return std::memcmp(page, kZeroPage, kPageSize) == 0; }
 
 void MachineDigest::add_chunk(u64 chunk, u64 nonzero, const Digest& content) {
-  chunks_.add_u64(chunk);
-  chunks_.add_u64(nonzero);
-  chunks_.add(content);
+  std::array<u8, 16 + sizeof content> bytes;  // at once: a large guest has many
+  put_u64(bytes.data(), chunk);
+  put_u64(bytes.data() + 8, nonzero);
+  std::ranges::copy(content, bytes.begin() + 16);
+  chunks_.add(bytes);
 }
 
 void MachineDigest::add_part(const std::string& path, const Digest& state) {

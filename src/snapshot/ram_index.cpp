@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
+#include <optional>
 
 #include "snapshot/bodies.hpp"
 
@@ -21,9 +23,11 @@ void put(std::vector<u8>& out, u64 value, unsigned bytes = 8) {
   for (unsigned i = 0; i < bytes; ++i) out.push_back(static_cast<u8>(value >> (8 * i)));
 }
 
-u64 get(const u8* at, unsigned bytes = 8) {
-  u64 value = 0;
-  for (unsigned i = bytes; i-- > 0;) value = value << 8 | at[i];
+// The host is little-endian, as the file is.
+template <class T = u64>
+T get(const u8* at) {
+  T value;
+  std::memcpy(&value, at, sizeof value);
   return value;
 }
 
@@ -48,13 +52,13 @@ ChunkRecord record_at(const RamIndex& index, const u8* at) {
   }
   if (index.encoding == Encoding::packed) {
     out.block = get(at);
-    out.stored_bytes = static_cast<u32>(get(at + 8, 4));
+    out.stored_bytes = get<u32>(at + 8);
   }
   return out;
 }
 
-// What is wrong with one record; empty when nothing is.
-std::string wrong_with(const RamIndex& index, const ChunkRecord& record, u64 chunk) {
+// What is wrong with one record; none when nothing is.
+std::optional<std::string> wrong_with(const RamIndex& index, const ChunkRecord& record, u64 chunk) {
   const u64 in_chunk = index.pages_in(chunk), allowed = in_chunk == 64 ? ~0ull : (1ull << in_chunk) - 1;
   const u64 held = record.present | record.same_as | record.in_parent;
   if ((held | record.nonzero) & ~allowed) return fmt::format("has states for pages after the last one, {}", index.pages - 1);
@@ -160,10 +164,10 @@ Result<RamIndex> ram_index_from(const cbor::Value& body, u64 pages, bool increme
   out.chunks.reserve(count);
   for (u64 i = 0; i < count; ++i) {
     out.chunks.push_back(record_at(out, records->data() + i * size));
-    if (out.encoding == Encoding::packed && get(records->data() + (i + 1) * size - 4, 4))
+    if (out.encoding == Encoding::packed && get<u32>(records->data() + (i + 1) * size - 4))
       return fail(ErrorCode::bad_file, object, fmt::format("chunk {} has reserved bytes that are not zero", i), kDamagedOrForeign);
-    if (const std::string wrong = wrong_with(out, out.chunks.back(), i); !wrong.empty())
-      return fail(ErrorCode::bad_file, object, fmt::format("chunk {} {}", i, wrong), kDamagedOrForeign);
+    if (const auto wrong = wrong_with(out, out.chunks.back(), i))
+      return fail(ErrorCode::bad_file, object, fmt::format("chunk {} {}", i, *wrong), kDamagedOrForeign);
   }
   if (const cbor::ByteString* content = map.find<cbor::ByteString>("content")) {
     if (content->size() != sizeof(Digest))
