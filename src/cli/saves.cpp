@@ -87,11 +87,14 @@ Result<std::string> ask(const control::Client& client, const SaveOptions& option
     if (cancelled.exchange(true)) ::_exit(128 + number);
     (void)client.call("DELETE", "/v1/machine/save", {}, 10);
   }));
+  std::atomic<bool> failed{false};
   auto save = std::async(std::launch::async, [&] {
-    return client.call("PUT", "/v1/machine/" + options.verb, control::save_request_to_json(request));
+    auto answer = client.call("PUT", "/v1/machine/" + options.verb, control::save_request_to_json(request));
+    failed = !answer;
+    return answer;
   });
   Result<> pumped;
-  if (pump) pumped = pump->run([&] { return save.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }, [&] { return cancelled.load(); });
+  if (pump) pumped = pump->run([&] { return save.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }, [&] { return failed.load(); });
   else if (host::is_terminal(STDERR_FILENO)) show_progress(client, save);
   auto answer = save.get();
   if (!pumped) return std::unexpected(std::move(pumped).error());

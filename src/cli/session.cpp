@@ -80,6 +80,16 @@ void tell(const Ending& ending, const VmInfo& info, bool json, bool console_is_s
   if (json) print((console_is_stdio ? "\n" : "") + json_of(ending, info));  // on a line of its own
 }
 
+// Whichever way a session ends, its threads let go of the machine before that goes.
+struct Closing {
+  host::Console& console;
+  Stopper& stopper;
+  ~Closing() {
+    console.close();
+    stopper.forget();
+  }
+};
+
 Result<int> run_here(const SessionOptions& options, const MakeMachine& make_machine, Detached& detached) {
   Stopper stopper;
   STASIS_TRY_SET(const auto signals, host::SignalWatcher::start([&](int number) { stopper.on_signal(number); }));
@@ -99,6 +109,7 @@ Result<int> run_here(const SessionOptions& options, const MakeMachine& make_mach
   Vm vm(std::move(machine), hub, std::move(vm_options));
   control::VmTarget target(vm, hub);
   stopper.watch(&vm);
+  const Closing closing{*console, stopper};
   STASIS_TRY(console->start([&](Bytes bytes) { return vm.console_input(bytes); }, [&] { stopper.stop(); }));
   STASIS_TRY_SET(const auto server, control::Server::start(std::move(claimed), target));
   const Result<> ready = detached.active() ? detached.ready(name) : Result<>{};

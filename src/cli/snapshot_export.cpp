@@ -96,6 +96,9 @@ Result<Exported> export_core(const ExportOptions& options, const snapshot::OpenS
 
 Result<> run(const ExportOptions& options) {
   STASIS_TRY_SET(const auto snapshot, open_snapshot(options.file, options.open));
+  for (const std::string& target : {options.out, options.out + ".json"})
+    if (snapshot::is_file_of(snapshot, target) && (target == options.out || options.format == "raw"))
+      return fail(ErrorCode::usage, target, "is the snapshot that is exported, or an ancestor of it", "choose another name");
   const auto write = options.format == "json" ? export_json : options.format == "raw" ? export_raw : export_core;
   STASIS_TRY_SET(const Exported exported, write(options, snapshot));
   if (options.json) {

@@ -100,6 +100,8 @@ Result<> map(const MapOptions& options) {
   if (!svg && !options.out.ends_with(".png"))
     return fail(ErrorCode::usage, "OUT", fmt::format("'{}' ends neither in .png nor in .svg", options.out), "its ending chooses the kind of picture");
   STASIS_TRY_SET(const auto snapshot, open_snapshot(options.file, options.open));
+  if (snapshot::is_file_of(snapshot, options.out))
+    return fail(ErrorCode::usage, options.out, "is the snapshot that is drawn, or an ancestor of it", "choose another name");
   Drawn drawn;
   if (options.with.empty()) {
     STASIS_TRY_SET(drawn, draw_contents(snapshot));

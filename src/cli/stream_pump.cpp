@@ -21,12 +21,12 @@ namespace {
 constexpr int kLook = 50;  // ms
 
 // To standard output, which may be anybody's and so stays blocking: no more at once than there is room for when poll() says that there is.
-Result<> put(Bytes bytes, const std::function<bool()>& cancelled) {
+Result<> put(Bytes bytes, const std::function<bool()>& failed) {
   while (!bytes.empty()) {
     pollfd room{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
     const int ready = ::poll(&room, 1, kLook);
     if (ready < 0 && errno != EINTR) return fail_errno("standard output", "wait for room in it", errno);
-    if (ready <= 0 && cancelled()) return fail(ErrorCode::cancelled, "standard output", "the save into it was cancelled");
+    if (ready <= 0 && failed()) return fail(ErrorCode::cancelled, "standard output", "the save into it was cancelled");
     if (ready <= 0) continue;
     const Bytes piece = bytes.first(std::min<std::size_t>(bytes.size(), PIPE_BUF));
     STASIS_TRY(write_all(STDOUT_FILENO, piece, "standard output"));
@@ -55,13 +55,13 @@ StreamPump::~StreamPump() {
   ::rmdir(folder_.c_str());
 }
 
-Result<> StreamPump::run(const std::function<bool()>& done, const std::function<bool()>& cancelled) {
-  auto pumped = copy(done, cancelled);
+Result<> StreamPump::run(const std::function<bool()>& done, const std::function<bool()>& failed) {
+  auto pumped = copy(done, failed);
   if (!pumped) fifo_.reset();  // or the writer would wait for a reader that has gone
   return pumped;
 }
 
-Result<> StreamPump::copy(const std::function<bool()>& done, const std::function<bool()>& cancelled) {
+Result<> StreamPump::copy(const std::function<bool()>& done, const std::function<bool()>& failed) {
   std::vector<u8> buffer(256 * kKiB);
   for (;;) {
     const bool last = done();  // before looking: what was written by then is read below
@@ -69,7 +69,7 @@ Result<> StreamPump::copy(const std::function<bool()>& done, const std::function
     if (::poll(&waiting, 1, last ? 0 : kLook) < 0 && errno != EINTR) return fail_errno(path(), "wait", errno);
     const ssize_t got = ::read(fifo_.get(), buffer.data(), buffer.size());
     if (got > 0) {
-      STASIS_TRY(put(Bytes(buffer).first(static_cast<std::size_t>(got)), cancelled));
+      STASIS_TRY(put(Bytes(buffer).first(static_cast<std::size_t>(got)), failed));
       continue;
     }
     if (got < 0 && errno != EAGAIN && errno != EINTR) return fail_errno(path(), "read", errno);

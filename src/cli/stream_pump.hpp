@@ -19,12 +19,12 @@ class StreamPump {
   ~StreamPump();
 
   std::string path() const { return folder_ + "/stream"; }
-  // Until `done` says so and the FIFO is empty. An error here closes the FIFO, which the writer notices. `cancelled` ends the
-  // wait for a reader of standard output that stalls.
-  Result<> run(const std::function<bool()>& done, const std::function<bool()>& cancelled);
+  // Until `done` says so and the FIFO is empty. An error here closes the FIFO, which the writer notices. `failed` ends the
+  // wait for a reader of standard output that stalls: of a save that was made, nothing may be lost here.
+  Result<> run(const std::function<bool()>& done, const std::function<bool()>& failed);
 
  private:
-  Result<> copy(const std::function<bool()>& done, const std::function<bool()>& cancelled);
+  Result<> copy(const std::function<bool()>& done, const std::function<bool()>& failed);
   StreamPump(std::string folder, FileDescriptor fifo) : folder_(std::move(folder)), fifo_(std::move(fifo)) {}
   std::string folder_;
   FileDescriptor fifo_;

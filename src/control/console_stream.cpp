@@ -68,7 +68,8 @@ void pump_console(int socket, Target& target, Bytes early) {
       if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) break;
       if (got > 0) offered.assign(chunk.begin(), chunk.begin() + got);
     } else if (fds[1].revents & POLLHUP) {
-      break;
+      if (offered.empty()) break;
+      ::poll(nullptr, 0, kOfferAgainMs);  // the peer has gone, but what it sent is the guest's
     }
   }
   target.remove_console_listener(listener);

@@ -74,7 +74,7 @@ Result<PageMap> map_changes(const RamSide& a, const RamSide& b, snapshot::SavePr
   out.classes.reserve(pages);
   for (u64 page = 0; page < pages; ++page) {
     const bool in_a = a.memory.present(page), in_b = b.memory.present(page);
-    const bool differs = page / 64 < diff.differing.size() ? diff.differing[page / 64] >> (page % 64) & 1 : in_a != in_b;
+    const bool differs = page < std::min(a.memory.pages(), b.memory.pages()) ? diff.differing[page / 64] >> (page % 64) & 1 : in_a != in_b;
     const Change change = !in_a && !in_b ? Change::same_zero : !differs ? Change::same : !in_a ? Change::appeared : !in_b ? Change::vanished : Change::changed;
     add(out, static_cast<u8>(change));
   }

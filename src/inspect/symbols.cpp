@@ -14,7 +14,6 @@ namespace stasis::inspect {
 namespace {
 
 constexpr u64 kMostText = 256 * kMiB;
-constexpr std::size_t kMostSymbols = 1 << 24;
 constexpr u64 kKernelHalf = 1ull << 63;
 constexpr std::string_view kBanner = "linux_banner", kBannerText = "Linux version ";
 constexpr u64 kSlideStep = 2 * kMiB, kMostSlide = kGiB;  // CONFIG_PHYSICAL_ALIGN, and the room for the kernel's image

@@ -10,10 +10,11 @@
 namespace stasis::inspect {
 
 struct Symbol {
-  u64 address = 0, size = 0;  // size: as the file says it, else up to the next symbol, at most kMostGuessedSize
+  u64 address = 0, size = 0;  // size: as the file says it, up to 64 MiB, else up to the next symbol, at most kMostGuessedSize
   std::string name;
 };
 inline constexpr u64 kMostGuessedSize = kMiB;
+inline constexpr std::size_t kMostSymbols = 1 << 24;  // of a file
 
 class Symbols {
  public:

@@ -39,7 +39,8 @@ class ElfFile {
     if (table->link >= sections_.size()) return damaged(fmt::format("its symbol table names section {} of {}", table->link, sections_.size()));
     STASIS_TRY_SET(const std::vector<u8> entries, body(*table, "symbol table"));
     STASIS_TRY_SET(const std::vector<u8> names, body(sections_[table->link], "symbol names"));
-    return Symbols::from_list(collect(entries, names));
+    STASIS_TRY_SET(std::vector<Symbol> found, collect(entries, names));
+    return Symbols::from_list(std::move(found));
   }
 
  private:
@@ -85,8 +86,10 @@ class ElfFile {
     return out;
   }
 
-  static std::vector<Symbol> collect(Bytes entries, Bytes names) {
+  Result<std::vector<Symbol>> collect(Bytes entries, Bytes names) const {
+    constexpr u64 kLongest = 64 * kMiB, kMostNames = 512 * kMiB;
     std::vector<Symbol> out;
+    u64 named = 0;
     for (std::size_t at = 0; at + kSymbolBytes <= entries.size(); at += kSymbolBytes) {
       const Bytes entry = entries.subspan(at, kSymbolBytes);
       const u32 name = field<u32>(entry, 0);
@@ -97,7 +100,11 @@ class ElfFile {
       const char* text = reinterpret_cast<const char*>(names.data()) + name;
       const std::size_t length = strnlen(text, std::min<std::size_t>(names.size() - name, kMostName));
       if (length == 0 || length == kMostName || name + length == names.size()) continue;  // no end
-      out.push_back({field<u64>(entry, 8), field<u64>(entry, 16), std::string(text, length)});
+      named += length;
+      if (out.size() >= kMostSymbols || named > kMostNames)
+        return damaged(fmt::format("has more than {} symbols, or {} bytes of names", kMostSymbols, kMostNames));
+      const u64 size = field<u64>(entry, 16);
+      out.push_back({field<u64>(entry, 8), size > kLongest ? 0 : size, std::string(text, length)});
     }
     return out;
   }

@@ -23,13 +23,9 @@ Result<FileDescriptor> open_fifo(const std::string& path) {
 }
 
 // A child that took the place of its own parent would have destroyed it.
-Result<> check_not_an_ancestor(const std::string& path, const snapshot::OpenSnapshot* ancestor) {
-  struct stat target, held;
-  if (::stat(path.c_str(), &target) != 0) return {};
-  for (; ancestor; ancestor = ancestor->parent.get())
-    if (::fstat(ancestor->file.get(), &held) == 0 && held.st_dev == target.st_dev && held.st_ino == target.st_ino)
-      return fail(ErrorCode::usage, path, "is an ancestor of the incremental snapshot that should replace it", "save to another name");
-  return {};
+Result<> check_not_an_ancestor(const std::string& path, const snapshot::OpenSnapshot& parent) {
+  if (!snapshot::is_file_of(parent, path)) return {};
+  return fail(ErrorCode::usage, path, "is an ancestor of the incremental snapshot that should replace it", "save to another name");
 }
 
 }  // namespace
@@ -51,7 +47,7 @@ Result<PreparedSave> prepare_save(SaveRequest request) {
     STASIS_TRY_SET(auto parent, snapshot::open(asked.incremental_from, open));
     out.parent = std::make_shared<const snapshot::OpenSnapshot>(std::move(parent));
     out.options.parent = out.parent.get();
-    STASIS_TRY(check_not_an_ancestor(asked.path, out.options.parent));
+    STASIS_TRY(check_not_an_ancestor(asked.path, *out.parent));
   }
   if (asked.stream) {
     STASIS_TRY_SET(out.stream, open_fifo(asked.path));

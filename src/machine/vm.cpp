@@ -158,6 +158,7 @@ Result<> Vm::cancel_save() {
 std::size_t Vm::console_input(Bytes bytes) {
   {
     const std::lock_guard lock(mutex_);
+    if (ending_) return bytes.size();  // nobody reads it any more: who offers it must not wait for ever
     bytes = bytes.first(std::min(bytes.size(), kMostInput - input_.size()));
     input_.insert(input_.end(), bytes.begin(), bytes.end());
   }

@@ -145,6 +145,10 @@ Result<> annotate(const OpenSnapshot& snapshot, const Note& note, const std::opt
                 "convert it first: stasis snapshot convert OLD NEW");
   Image image = snapshot.image;
   image.notes.push_back(note);
+  const bool first = std::ranges::find(snapshot.sections, kNotes, &SectionInfo::name) == snapshot.sections.end();
+  if (const u64 size = cbor::encode(notes_body(image.notes)).size() + kMostCipherBytes; size > kMostOtherBytes || (first && snapshot.sections.size() >= kMostSections))
+    return fail(ErrorCode::usage, snapshot.path, fmt::format("has no room for another note: notes have up to {} bytes, a file up to {} sections", kMostOtherBytes, kMostSections),
+                "write it elsewhere");
   if (!snapshot.encrypted && notes_come_last(snapshot)) return splice(snapshot, image, progress);
   const SaveOptions options{.encoding = snapshot.ram.encoding, .level = level, .key = key, .parent = snapshot.parent.get()};
   STASIS_TRY(rewrite(snapshot, image, {.name = snapshot.path}, options, progress));

@@ -153,6 +153,11 @@ class Encoder {
   // Nothing is written that a reader would refuse for its size.
   Result<> check_sizes() const {
     u64 all = 0;
+    if (before_.size() + after_.size() + 3 > kMostSections)  // with the RAM, its index and a seal
+      return fail(ErrorCode::state, "snapshot", fmt::format("has {} sections, allowed are {}", before_.size() + after_.size() + 3, kMostSections));
+    for (const Section& section : after_)
+      if (section.header.length > kMostOtherBytes)
+        return fail(ErrorCode::state, "snapshot", fmt::format("section '{}' has {} bytes, allowed are {}", section.header.name, section.header.length, kMostOtherBytes));
     for (const Section& section : before_) {
       const bool part = !is_reserved_name(section.header.name);
       const u64 most = part ? kMostPartBytes : kMostOtherBytes;

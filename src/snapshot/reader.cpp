@@ -255,6 +255,14 @@ const OpenSnapshot& root_of(const OpenSnapshot& snapshot) {
   return *at;
 }
 
+bool is_file_of(const OpenSnapshot& snapshot, const std::string& path) {
+  struct stat target, held;
+  if (::stat(path.c_str(), &target) != 0) return false;
+  for (const OpenSnapshot* at = &snapshot; at; at = at->parent.get())
+    if (::fstat(at->file.get(), &held) == 0 && held.st_dev == target.st_dev && held.st_ino == target.st_ino) return true;
+  return false;
+}
+
 Result<Identity> identify(const std::string& path) {
   STASIS_TRY_SET(const Opened opened, open_regular(path));
   return identify(FileSource(opened.file.get(), opened.size, path), path);

@@ -86,6 +86,9 @@ Result<> check_left_out(const OpenSnapshot& snapshot);
 // The snapshot that stands alone at the end of the chain of parents: `snapshot` itself, when it is not incremental.
 const OpenSnapshot& root_of(const OpenSnapshot& snapshot);
 
+// Whether a path names the file of this snapshot or of one of its ancestors.
+bool is_file_of(const OpenSnapshot& snapshot, const std::string& path);
+
 // RAM of a snapshot into memory, by as many threads as help. `over_root`: the memory holds root_of(snapshot)'s RAM
 // already; else it is all zeros. `ram` has image.ram_size bytes. What is packed is checked on the way.
 Result<> load_ram(const OpenSnapshot& snapshot, u8* ram, bool over_root, SaveProgress* progress = nullptr);

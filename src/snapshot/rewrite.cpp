@@ -25,12 +25,8 @@ Result<> check_carried(const OpenSnapshot& from) {
 
 // A child that replaced its own parent would have none.
 Result<> check_no_ancestor(const Destination& to, const OpenSnapshot* parent) {
-  struct stat target, ancestor;
-  if (to.fd >= 0 || ::stat(to.name.c_str(), &target) != 0) return {};
-  for (; parent; parent = parent->parent.get())
-    if (::fstat(parent->file.get(), &ancestor) == 0 && ancestor.st_dev == target.st_dev && ancestor.st_ino == target.st_ino)
-      return fail(ErrorCode::usage, to.name, "is an ancestor of what would be written there", "choose another name, or write a whole snapshot");
-  return {};
+  if (to.fd >= 0 || !parent || !is_file_of(*parent, to.name)) return {};
+  return fail(ErrorCode::usage, to.name, "is an ancestor of what would be written there", "choose another name, or write a whole snapshot");
 }
 
 }  // namespace

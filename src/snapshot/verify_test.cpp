@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "snapshot/annotate.hpp"
+#include "snapshot/encoder.hpp"
 #include "snapshot/format.hpp"
 #include "snapshot/rewrite.hpp"
 #include "snapshot_memory.hpp"
@@ -242,6 +243,31 @@ TEST_F(Verify, rewriting_there_and_back_gives_the_same_bytes) {
   ASSERT_TRUE(middle);
   ASSERT_TRUE(rewrite(*middle, middle->image, {.name = folder_ + "/c.stasis"}, {}));
   EXPECT_EQ(bytes_of(folder_ + "/c.stasis"), bytes);
+}
+
+TEST_F(Verify, a_note_for_which_there_is_no_room_is_refused_and_the_file_stays) {
+  const Ram ram(2, {0});
+  Image image = image_of(ram);
+  const Note long_one{.at = "2025-01-01T00:00:00Z", .by = std::string(4000, 'b'), .text = std::string(4000, 't')};
+  image.notes.assign(2083, long_one);
+  int refused = 0;
+  for (const SaveOptions& options : {SaveOptions{}, SaveOptions{.encoding = Encoding::packed, .key = key()}}) {
+    const std::string path = file(encoded(image, ram, options));
+    const OpenOptions with_key{.key = key()};
+    for (int more = 0; more < 4; ++more) {  // some fit, and what is written is read
+      const auto opened_again = open(path, with_key);
+      ASSERT_TRUE(opened_again) << opened_again.error().text();
+      const auto before_it = bytes_of(path);
+      if (const auto noted = annotate(*opened_again, long_one, options.key, 1)) continue;
+      EXPECT_EQ(bytes_of(path), before_it);
+      ++refused;
+      break;
+    }
+  }
+  EXPECT_EQ(refused, 2);
+  image.notes.assign(2200, long_one);
+  testing::MemorySink sink;
+  EXPECT_FALSE(encode(sink, image, ram.source(), nullptr));
 }
 
 TEST_F(Verify, a_note_changes_nothing_else) {

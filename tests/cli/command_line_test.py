@@ -557,6 +557,9 @@ class Inspecting(CommandLine):
         self.assertEqual((self.folder / "out").read_text(), "previous")
         self.assertEqual([name for name in os.listdir(self.folder) if name.endswith(".tmp")], [])
         self.refused("snapshot", "export", "a.stasis", "out", status=USAGE, says="--format")
+        before = (self.folder / "a.stasis").read_bytes()
+        self.refused("snapshot", "export", "a.stasis", "a.stasis", "--format", "json", status=USAGE, says="is the snapshot that is exported")
+        self.assertEqual((self.folder / "a.stasis").read_bytes(), before)
         self.refused("snapshot", "export", "a.stasis", "out", "--format", "vmdk", status=USAGE, says="vmdk")
 
     def test_a_core_without_paging_has_physical_addresses(self):
