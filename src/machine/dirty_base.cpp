@@ -37,7 +37,10 @@ void DirtyBase::begin() {
 
 Result<const std::vector<u64>*> DirtyBase::since(const std::string& name) {
   if (!tracking_ || std::ranges::find(names_, name) == names_.end()) return nullptr;
-  STASIS_TRY(collect());
+  if (const auto collected = collect(); !collected) {
+    log::warning("{}: this save compares contents", collected.error().text());
+    return nullptr;
+  }
   return &pages_;
 }
 

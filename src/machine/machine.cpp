@@ -198,9 +198,17 @@ Result<snapshot::Image> Machine::image_now(const snapshot::Producer* same_as, co
   return image;
 }
 
+// A guest may power itself off, reset or crash on the way to where it is held. That is in no record: the next run() tells.
+Result<> Machine::check_goes_on() const {
+  if (board_->wanted == MachineEvent::none && !board_->engine->ended()) return {};
+  if (const std::string why = board_->engine->failure(); !why.empty()) return fail(ErrorCode::host, fmt::format("engine {}", board_->engine->name()), why);
+  return fail(ErrorCode::state, "machine", "the guest has just powered off, reset or crashed", "let it go on, and save what becomes of it");
+}
+
 // What was written since the last file is collected before, and forgotten only when the new file is there.
 Result<SaveReport> Machine::save_with(const snapshot::Producer* same_as, const std::string& compat, snapshot::SaveOptions options, const Writer& write) {
   STASIS_TRY(hold());
+  STASIS_TRY(check_goes_on());
   dirty_->begin();
   if (options.parent && !options.dirty) {
     STASIS_TRY_SET(options.dirty, dirty_->since(snapshot::hex(options.parent->ram.content)));

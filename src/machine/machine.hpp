@@ -106,6 +106,7 @@ class Machine {
   bool can_go_on() const;
   using Writer = std::function<Result<SaveReport>(const snapshot::Image&, const snapshot::RamSource&, const snapshot::SaveOptions&)>;
   Result<snapshot::Image> image_now(const snapshot::Producer* same_as, const std::string& compat) const;
+  Result<> check_goes_on() const;
   Result<SaveReport> save_with(const snapshot::Producer* same_as, const std::string& compat, snapshot::SaveOptions options, const Writer& write);
   std::unique_ptr<Board> board_;
   std::unique_ptr<DirtyBase> dirty_;  // after the board, whose engine and memory it looks at

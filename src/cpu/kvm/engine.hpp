@@ -46,6 +46,7 @@ class KvmEngine final : public Engine, private MessageSink {
   Result<> load() override;
   bool real_time() const override { return true; }
   Result<> hold() override;
+  bool ended() const override { return reason_ != StopReason::count; }
   void soon() override;
   void connect(CpuChips chips) override { chips_ = std::move(chips); }
   MessageSink& messages() override { return *this; }
@@ -106,6 +107,7 @@ class KvmEngine final : public Engine, private MessageSink {
 
   // The vCPU threads.
   void work(Worker& worker);
+  bool look_at_window(Worker& worker);
   void execute(Worker& worker);
   void finish_exit(Worker& worker);
   void settle(Worker& worker);

@@ -229,6 +229,61 @@ TEST(KvmEngine, an_interrupt_of_the_8259_is_injected_when_the_guest_takes_it) {
   EXPECT_EQ(rig.engine->get().pending.vector, 0x30);
 }
 
+TEST(KvmEngine, an_interrupt_of_the_8259_wakes_a_processor_that_was_saved_halted) {
+  Rig rig;
+  std::atomic<bool> took{false};
+  rig.kernel->guest = [&](u32, FakeKernel::Vcpu& v) -> long {  // a halted one opens no window
+    took = v.activity.mp_state == KVM_MP_STATE_RUNNABLE && v.events.interrupt.injected;
+    return FakeKernel::spin(v);
+  };
+  ASSERT_TRUE(rig.make());
+  VcpuState state;
+  state.rflags = 0x202, state.activity = Activity::halted;
+  rig.engine->set(state);
+  rig.engine->set_intr(true);
+  for (int turn = 0; turn < 1000 && !took; ++turn) rig.run_kicked();
+  EXPECT_TRUE(took);
+}
+
+TEST(KvmEngine, what_a_page_says_of_the_state_before_is_not_believed) {
+  Rig rig;
+  std::atomic<bool> injected{false};
+  rig.kernel->guest = [&](u32, FakeKernel::Vcpu& v) -> long {
+    injected = injected || v.events.interrupt.injected;
+    v.run().ready_for_interrupt_injection = v.run().if_flag = 1;  // and then the machine is reset
+    return FakeKernel::spin(v);
+  };
+  ASSERT_TRUE(rig.make());
+  VcpuState state;
+  state.rflags = 0x202;
+  rig.engine->set(state);
+  rig.run_kicked();
+  ASSERT_TRUE(rig.engine->hold());
+  state.rflags = 2;
+  rig.engine->set(state);
+  rig.engine->set_intr(true);
+  rig.kernel->guest = [&](u32, FakeKernel::Vcpu& v) -> long {
+    injected = injected || v.events.interrupt.injected;
+    return FakeKernel::spin(v);
+  };
+  for (int turn = 0; turn < 5; ++turn) rig.run_kicked();
+  EXPECT_FALSE(injected);
+}
+
+TEST(KvmEngine, a_processor_that_crashed_is_not_entered_again) {
+  Rig rig;
+  std::atomic<int> entered{0};
+  rig.kernel->guest = [&](u32, FakeKernel::Vcpu& v) -> long {
+    ++entered;
+    v.run().exit_reason = KVM_EXIT_SHUTDOWN;
+    return 0;
+  };
+  ASSERT_TRUE(rig.make());
+  EXPECT_EQ(rig.engine->run(kForever), StopReason::shutdown);
+  EXPECT_TRUE(rig.engine->ended());
+  EXPECT_EQ(entered, 1);
+}
+
 TEST(KvmEngine, a_message_that_comes_while_held_is_in_the_saved_form) {
   Rig rig;
   ASSERT_TRUE(rig.make());

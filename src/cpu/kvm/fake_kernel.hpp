@@ -97,7 +97,11 @@ class FakeKernel final : public Kernel {
     if (fd >= kFirstVcpu && request == KVM_RUN) {
       Vcpu& vcpu = vcpus.at(static_cast<u32>(fd - kFirstVcpu));
       if (fails()) return -EIO;
-      if (vcpu.run().immediate_exit) return -EINTR;
+      if (vcpu.run().immediate_exit) {  // as KVM does on every way back
+        vcpu.run().if_flag = vcpu.regs.rflags >> 9 & 1;
+        vcpu.run().ready_for_interrupt_injection = vcpu.run().if_flag && !vcpu.events.interrupt.injected;
+        return -EINTR;
+      }
       if (std::exchange(vcpu.timer_expired, false)) request_timer_interrupt(vcpu);
       return vcpu.turns_back ? -EINTR : guest(static_cast<u32>(fd - kFirstVcpu), vcpu);
     }

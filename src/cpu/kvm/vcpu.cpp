@@ -174,6 +174,8 @@ Result<> Vcpu::write(const VcpuState& in) {
   STASIS_TRY(call("KVM_SET_DEBUGREGS", KVM_SET_DEBUGREGS, &debug));
   STASIS_TRY(write_fpu(in));
   STASIS_TRY(write_msrs(in));
+  run_->ready_for_interrupt_injection = run_->if_flag = 0;  // of the state before
+  if (in.activity == Activity::wait_for_sipi) STASIS_TRY(clear_smm());
   kvm_mp_state activity{.mp_state = activity_to(in.activity)};
   STASIS_TRY(call("KVM_SET_MP_STATE", KVM_SET_MP_STATE, &activity));
   return write_events(in);  // last: the others would drop what is pending

@@ -59,12 +59,13 @@ class Vcpu {
   Result<> write_fpu(const VcpuState& state);
   Result<> read_events(VcpuState& out) const;
   Result<> write_events(const VcpuState& state);
+  Result<> clear_smm();
   Result<> read_msrs(VcpuState& out) const;
   Result<> write_msrs(const VcpuState& state);
   Result<u64> read_msr(u32 index) const;
   Result<u32> timer_left() const;
   Result<> write_msr(u32 index, u64 value);
-  Result<> write_wall_clock_msr(u32 index, u64 address);  // for a restore: the page stays as it is
+  Result<> write_wall_clock_msr(u32 index, u64 address);  // the page stays as it is
 
   const Vm* vm_;
   Handle handle_;

@@ -57,8 +57,10 @@ Result<> Vcpu::read_events(VcpuState& out) const {
   // SVM has one shadow bit and KVM then tells both: that is taken for STI's, the common one.
   out.shadow = e.interrupt.shadow == 0 ? InterruptShadow::none
                : e.interrupt.shadow & KVM_X86_SHADOW_INT_STI ? InterruptShadow::sti : InterruptShadow::mov_ss;
-  out.smm.active = e.smi.smm;
-  out.smm.pending = e.smi.pending;
+  // A processor that waits for its start takes no SMI: one that a guest sends it all the same is lost.
+  const bool takes_smi = out.activity != Activity::wait_for_sipi;
+  out.smm.active = e.smi.smm && takes_smi;
+  out.smm.pending = e.smi.pending && takes_smi;
   out.smm.inside_nmi = e.smi.smm_inside_nmi;
   out.smm.latched_init = e.smi.latched_init;
   return {};
@@ -85,6 +87,14 @@ Result<> Vcpu::write_events(const VcpuState& in) {
   e.smi.pending = in.smm.pending;
   e.smi.smm_inside_nmi = in.smm.inside_nmi;
   e.smi.latched_init = in.smm.latched_init;
+  return call("KVM_SET_VCPU_EVENTS", KVM_SET_VCPU_EVENTS, &e);
+}
+
+// KVM does not let a processor with an SMI wait for its start.
+Result<> Vcpu::clear_smm() {
+  if (!vm_->system().smm) return {};
+  kvm_vcpu_events e{};
+  e.flags = KVM_VCPUEVENT_VALID_SMM;
   return call("KVM_SET_VCPU_EVENTS", KVM_SET_VCPU_EVENTS, &e);
 }
 

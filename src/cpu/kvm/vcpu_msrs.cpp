@@ -70,7 +70,7 @@ Result<> Vcpu::write_wall_clock_msr(u32 index, u64 address) {
 
 // The guest set the MSR: it is KVM's to keep, but not to answer.
 Result<> Vcpu::set_wall_clock(u32 index, u64 address, const PvclockWallClock& now) {
-  STASIS_TRY(write_msr(index, address));
+  STASIS_TRY(write_wall_clock_msr(index, address));
   vm_->memory().write(address & ~u64{3}, {reinterpret_cast<const u8*>(&now), sizeof now});  // outside of RAM it is lost, as KVM's is
   return {};
 }

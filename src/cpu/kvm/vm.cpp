@@ -40,11 +40,11 @@ Result<Vm> Vm::create(const System& system, GuestMemory& memory) {
 // A guest's writes to the MSRs of kvmclock's wall clock come out, for KVM would answer with the host's time of day.
 Result<> Vm::take_wall_clock() {
   STASIS_TRY(enable(handle_, "KVM_CAP_X86_USER_SPACE_MSR", KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER));
-  u8 refused = 0;  // a clear bit: not KVM's
+  std::array<u8, 8> refused{};  // a clear bit: not KVM's. The kernel reads whole words
   kvm_msr_filter filter{};
   filter.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
   for (std::size_t i = 0; i < kWallClockMsrs.size(); ++i)
-    filter.ranges[i] = {.flags = KVM_MSR_FILTER_WRITE, .nmsrs = 1, .base = kWallClockMsrs[i], .bitmap = &refused};
+    filter.ranges[i] = {.flags = KVM_MSR_FILTER_WRITE, .nmsrs = 1, .base = kWallClockMsrs[i], .bitmap = refused.data()};
   STASIS_TRY(handle_.call("KVM_X86_SET_MSR_FILTER", KVM_X86_SET_MSR_FILTER, &filter));
   return {};
 }
