@@ -56,7 +56,7 @@ int run_command_line(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return explain(app, error);
   }
-  return status;
+  return status == 0 && output_failed() ? kFailed : status;
 }
 
 }  // namespace stasis::cli

@@ -31,6 +31,7 @@ void print_report(const control::MachineReport& report) {
   if (!vm.restored_from.empty()) line("restored from", vm.restored_from);
   if (vm.save.active)
     line("saving to", fmt::format("{} ({} of {})", vm.save.path, human_bytes(vm.save.bytes_done), human_bytes(vm.save.bytes_total)));
+  if (vm.problem) line("problem", printable(vm.problem->text()));
   print(out);
 }
 

@@ -36,8 +36,9 @@ void print_table(const std::vector<Entry>& entries) {
       continue;
     }
     const VmInfo& vm = report->vm;
-    print(fmt::format("{:20} {:>8} {:10} {:>10} {:>4} {:>20} {:>14}\n", name, report->pid, name_of(vm.state),
-                      human_bytes(vm.config.memory_bytes), vm.config.cpus, human_count(vm.retired), human_seconds(vm.guest_ns)));
+    print(fmt::format("{:20} {:>8} {:10} {:>10} {:>4} {:>20} {:>14}{}\n", name, report->pid, name_of(vm.state),
+                      human_bytes(vm.config.memory_bytes), vm.config.cpus, human_count(vm.retired), human_seconds(vm.guest_ns),
+                      vm.problem ? fmt::format("  a problem: see 'stasis info {}'", name) : ""));
   }
 }
 

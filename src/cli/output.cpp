@@ -5,10 +5,14 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <utility>
 
 #include "control/messages.hpp"
 
 namespace stasis::cli {
+namespace {
+bool unwritten = false;
+}
 
 void print_error(const Error& error, bool json) {
   const std::string text = json ? control::to_json(error) : fmt::format("stasis: {}\n", printable(error.text()));
@@ -16,9 +20,11 @@ void print_error(const Error& error, bool json) {
 }
 
 void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
+  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+  if (!written && !std::exchange(unwritten, true)) print_error({ErrorCode::host, "standard output", "could not be written to", "free some space, or look at what reads it"}, false);
 }
+
+bool output_failed() { return unwritten; }
 
 std::string printable(std::string_view text) {
   std::string out;

@@ -12,6 +12,7 @@ namespace stasis::cli {
 // On standard error: "stasis: object: message; hint", or as JSON.
 void print_error(const Error& error, bool json);
 void print(const std::string& text);  // on standard output, at once
+bool output_failed();                 // whether some of it could not be written, which was said then
 
 // Control characters but for line ends as \xNN: what comes from a file must not speak to the terminal.
 std::string printable(std::string_view text);

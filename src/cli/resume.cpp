@@ -43,7 +43,7 @@ class BackgroundCheck {
       error.message += "; the machine is paused";
       error.hint = "stop it and resume another copy; 'stasis unpause' goes on at your own risk";
       print_error(error, json);
-      (void)vm.pause();
+      vm.report(std::move(error));
     });
   }
 
@@ -109,7 +109,7 @@ std::vector<Error> problems_of(const ResumeOptions& options) {
   if (const auto session = session_options(options.machine, true); !session) add(session.error());
   if (const auto verify = check_verify(options.verify); !verify) add(verify.error());
   if (options.machine.name && control::check_name(*options.machine.name))
-    if (const auto claimed = control::ClaimedName::claim(*options.machine.name); !claimed) add(claimed.error());  // and let go of again
+    if (const auto free = control::ClaimedName::check(*options.machine.name); !free) add(free.error());
   const auto engine = engine_options(options.machine);
   if (!engine) add(engine.error());
   auto open = open_options(options.open);

@@ -60,7 +60,8 @@ Result<> write_again(Rewriting rewriting, const OutputOptions& output, bool json
   progress.must_clean_up();
   STASIS_TRY_SET(const snapshot::SaveReport report,
                  snapshot::rewrite(rewriting.from, rewriting.image, to, options, progress.phase("writing")));
-  if (json) return std::fputs(control::to_json(report, to.name).c_str(), stream ? stderr : stdout), Result<>{};
+  if (const std::string text = control::to_json(report, to.name); json && !stream) return print(text), Result<>{};
+  else if (json) return std::fputs(text.c_str(), stderr), Result<>{};
   if (!stream)
     print(printable(fmt::format("{}: {} {} ({}, {} on disk, digest {})\n", rewriting.from.path, done, rewriting.out, human_bytes(report.file_bytes),
                                 human_bytes(report.stored_bytes), report.digest)));

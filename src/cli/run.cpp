@@ -41,6 +41,8 @@ Result<> take_config_file(RunOptions& options) {
   take(options.cmdline, file.cmdline);
   if (!options.memory && file.memory) options.memory = std::to_string(*file.memory);
   take(options.cpus, file.cpus);
+  take(options.cpu, file.cpu);
+  if (!options.tsc && file.tsc) options.tsc = std::to_string(*file.tsc);
   take(machine.engine, file.engine);
   take(machine.console, file.console);
   take(options.rtc, file.rtc);

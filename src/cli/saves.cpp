@@ -5,10 +5,12 @@
 
 #include <atomic>
 #include <chrono>
+#include <cerrno>
 #include <cstdio>
 #include <future>
 #include <memory>
 #include <optional>
+#include <thread>
 
 #include "cli/commands.hpp"
 #include "cli/exit_status.hpp"
@@ -82,15 +84,19 @@ Result<std::string> ask(const control::Client& client, const SaveOptions& option
     pump.emplace(std::move(made));
     request.path = pump->path();
   }
-  std::atomic<bool> cancelled{false};
+  std::atomic<bool> cancelled{false}, ended{false};
   STASIS_TRY_SET(const auto signals, host::SignalWatcher::start([&](int number) {
-    if (cancelled.exchange(true)) ::_exit(128 + number);
-    (void)client.call("DELETE", "/v1/machine/save", {}, 10);
+    if (cancelled.exchange(true)) {
+      if (pump) pump->remove();
+      ::_exit(128 + number);
+    }
+    for (int tries = 0; tries < 50 && !client.call("DELETE", "/v1/machine/save", {}, 10) && !ended; ++tries)  // it may not have begun yet
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }));
   std::atomic<bool> failed{false};
   auto save = std::async(std::launch::async, [&] {
     auto answer = client.call("PUT", "/v1/machine/" + options.verb, control::save_request_to_json(request));
-    failed = !answer;
+    failed = !answer, ended = true;
     return answer;
   });
   Result<> pumped;
@@ -101,11 +107,24 @@ Result<std::string> ask(const control::Client& client, const SaveOptions& option
   return answer;
 }
 
+// What went into a pipe is not saved before it is out of this process: until then the machine waits, and then it is told to end.
+Result<std::string> suspend_into_stream(const control::Client& client, SaveOptions options, const SaveRequest& request) {
+  STASIS_TRY_SET(const control::MachineReport before, client.info());
+  STASIS_TRY(client.call("PUT", "/v1/machine/pause"));
+  options.verb = "checkpoint";
+  auto answer = ask(client, options, request);
+  if (answer && ::fsync(STDOUT_FILENO) != 0 && errno != EINVAL && errno != EROFS && errno != ENOTSUP) answer = fail_errno("standard output", "write to disk", errno);
+  if (answer) STASIS_TRY(client.call("PUT", "/v1/machine/stop", R"({"suspended": true})"));
+  else if (before.vm.state != VmState::paused) (void)client.call("PUT", "/v1/machine/unpause");
+  return answer;
+}
+
 Result<> run(const SaveOptions& options) {
   host::prepare_signals();
   STASIS_TRY_SET(const SaveRequest request, request_from(options));
   STASIS_TRY_SET(const control::Client client, control::Client::open(options.name));
-  STASIS_TRY_SET(const std::string answer, ask(client, options, request));
+  const bool waits = options.stream() && options.verb == "suspend";
+  STASIS_TRY_SET(const std::string answer, waits ? suspend_into_stream(client, options, request) : ask(client, options, request));
   std::string text = answer;
   if (!options.json) {
     STASIS_TRY_SET(const SaveReport report, control::save_report_from(answer, client.object()));
@@ -151,7 +170,8 @@ void add_saves(CLI::App& app, int& status) {
       "  stasis checkpoint web keep.stasis --encoding packed --level 3 --encrypt-key web.key\n"
       "  stasis checkpoint web - | ssh other stasis resume - --detach");
   add(app, status, "suspend", "Save a machine and end it",
-      "Ctrl-C cancels, and the machine goes on.\nExample:\n  stasis suspend web web.stasis && stasis resume web.stasis");
+      "Ctrl-C cancels, and the machine goes on. With - it ends when all is out of this process; what reads it does not answer, so\n"
+      "'checkpoint', and 'stop' once the other side has it, is the safe way over a network.\nExample:\n  stasis suspend web web.stasis && stasis resume web.stasis");
 }
 
 }  // namespace stasis::cli

@@ -35,8 +35,8 @@ Result<> show(const SnapshotOptions& options) {
   }
   if (!snapshot) {
     // What cannot be read can often still be named.
-    if (const auto identity = snapshot::identify(options.file); identity && !options.json)
-      print(printable(show_identity(options.file, *identity)));
+    if (const auto identity = snapshot::identify(options.file))
+      print(options.json ? show_identity_json(options.file, *identity) : printable(show_identity(options.file, *identity)));
     return std::unexpected(std::move(snapshot).error());
   }
   if (options.path.empty()) return print(options.json ? show_whole_json(*snapshot) : printable(show_whole(*snapshot))), Result<>{};

@@ -50,7 +50,7 @@ Result<> compare_ram(const DiffOptions& options, const snapshot::OpenSnapshot& a
   STASIS_TRY_SET(const auto symbols, load_symbols(options.symbols));
   STASIS_TRY_SET(const auto kernel_a, kernel_of(a, side_a.memory, symbols, options.vcpu));
   STASIS_TRY_SET(const auto kernel_b, kernel_of(b, side_b.memory, symbols, options.vcpu));
-  out.symbols = inspect::changed_symbols(symbols, kernel_a, kernel_b);
+  STASIS_TRY_SET(out.symbols, inspect::changed_symbols(symbols, kernel_a, kernel_b, progress.get()));
   return {};
 }
 

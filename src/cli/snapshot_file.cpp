@@ -49,8 +49,9 @@ ProgressLine::~ProgressLine() {
   if (shown_) std::fputs("\r\033[K", stderr);
 }
 
-Result<snapshot::RamImage> load_ram(const snapshot::OpenSnapshot& snapshot) {
+Result<snapshot::RamImage> load_ram(const snapshot::OpenSnapshot& snapshot, bool checked) {
   ProgressLine progress("reading " + printable(snapshot.path));
+  if (checked && snapshot::root_of(snapshot).ram.encoding == snapshot::Encoding::mapped) STASIS_TRY(snapshot::verify_ram(snapshot, progress.get()));
   return snapshot::RamImage::load(snapshot, progress.get());
 }
 

@@ -27,7 +27,8 @@ class ProgressLine {
   snapshot::SaveProgress progress_;
 };
 
-Result<snapshot::RamImage> load_ram(const snapshot::OpenSnapshot& snapshot);
+// `checked`: against its digests; packed RAM always is.
+Result<snapshot::RamImage> load_ram(const snapshot::OpenSnapshot& snapshot, bool checked = true);
 
 // "snapshot a.stasis": the object of errors.
 std::string object_of(const snapshot::OpenSnapshot& snapshot);

@@ -57,7 +57,23 @@ Json notes_json(const snapshot::OpenSnapshot& snapshot) {
   return out;
 }
 
+Json identity_json(const std::string& path, const snapshot::Producer& producer, u16 major, u16 minor) {
+  return {{"path", path},
+          {"format", fmt::format("{}.{}", major, minor)},
+          {"program", producer.program},
+          {"version", producer.version},
+          {"created_at", producer.created_at},
+          {"uuid", snapshot::uuid_text(producer.uuid)}};
+}
+
 }  // namespace
+
+std::string show_identity_json(const std::string& path, const snapshot::Identity& identity) {
+  Json out = identity_json(path, identity.producer, identity.format_major, identity.format_minor);
+  out["complete"] = identity.complete;
+  out["encrypted"] = identity.encrypted;
+  return text_of(out);
+}
 
 std::string show_whole_json(const snapshot::OpenSnapshot& snapshot) {
   const auto& image = snapshot.image;
@@ -69,13 +85,8 @@ std::string show_whole_json(const snapshot::OpenSnapshot& snapshot) {
     parts.push_back({{"path", part.path}, {"kind", part.schema.kind}, {"version", part.schema.version}});
   for (const auto& resource : image.host)
     host.push_back({{"name", resource.name}, {"kind", resource.kind}, {"hint", resource.hint}});
-  return text_of({{"path", snapshot.path},
-                  {"format", fmt::format("{}.{}", snapshot.format_major, snapshot.format_minor)},
-                  {"program", image.producer.program},
-                  {"version", image.producer.version},
-                  {"created_at", image.producer.created_at},
-                  {"uuid", snapshot::uuid_text(image.producer.uuid)},
-                  {"root", snapshot.root},
+  Json out = identity_json(snapshot.path, image.producer, snapshot.format_major, snapshot.format_minor);
+  out.update(Json{{"root", snapshot.root},
                   {"file_bytes", snapshot.file_bytes},
                   {"content", snapshot::hex(snapshot.ram.content)},
                   {"disk_bytes", bytes_on_disk(snapshot)},
@@ -89,6 +100,7 @@ std::string show_whole_json(const snapshot::OpenSnapshot& snapshot) {
                   {"machine", to_json(image.machine.state)},
                   {"parts", std::move(parts)},
                   {"sections", std::move(sections)}});
+  return text_of(out);
 }
 
 std::string state_json(const snapshot::OpenSnapshot& snapshot) {

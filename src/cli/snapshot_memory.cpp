@@ -95,7 +95,7 @@ Result<> check(const MemoryOptions& options) {
 Result<> memory(const MemoryOptions& options) {
   STASIS_TRY(check(options));
   STASIS_TRY_SET(const auto snapshot, open_snapshot(options.file, options.open));
-  STASIS_TRY_SET(const auto ram, load_ram(snapshot));
+  STASIS_TRY_SET(const auto ram, load_ram(snapshot, false));
   const inspect::PhysicalMemory memory(ram.source());
   const std::string object = object_of(snapshot);
   inspect::AddressSpace space;

@@ -13,6 +13,7 @@ std::string show_whole_json(const snapshot::OpenSnapshot& snapshot);
 // All records with their schemas, every byte of them.
 std::string state_json(const snapshot::OpenSnapshot& snapshot);
 std::string show_identity(const std::string& path, const snapshot::Identity& identity);
+std::string show_identity_json(const std::string& path, const snapshot::Identity& identity);
 
 // One record ("cpu/0"), one field of it ("cpu/0/rip", "device/isa/uart0/lcr"), one element ("cpu/0/gpr/3",
 // "cpu/0/fpu/xmm/1/15"), or, for the beginning of paths, all records below ("device/isa"). A section that is no record

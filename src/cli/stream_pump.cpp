@@ -49,7 +49,9 @@ Result<StreamPump> StreamPump::create() {
   return made;
 }
 
-StreamPump::~StreamPump() {
+StreamPump::~StreamPump() { remove(); }
+
+void StreamPump::remove() {
   if (folder_.empty()) return;
   ::unlink(path().c_str());
   ::rmdir(folder_.c_str());

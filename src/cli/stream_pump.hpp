@@ -17,6 +17,7 @@ class StreamPump {
   StreamPump(StreamPump&& other) noexcept : folder_(std::exchange(other.folder_, {})), fifo_(std::move(other.fifo_)) {}
   StreamPump& operator=(StreamPump&&) = delete;
   ~StreamPump();
+  void remove();  // the FIFO, from the file system: for a process that is about to end
 
   std::string path() const { return folder_ + "/stream"; }
   // Until `done` says so and the FIFO is empty. An error here closes the FIFO, which the writer notices. `failed` ends the

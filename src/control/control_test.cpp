@@ -40,11 +40,13 @@ TEST(Messages, TheMachineReportComesBackAsItWasSent) {
   sent.vm.config.debug_exit = true;
   sent.vm.config.start_time = 1'750'000'000;
   sent.vm.restored_from = "/srv/\"a\".stasis";
+  sent.vm.problem = Error{ErrorCode::bad_file, "snapshot a", "is damaged", "take another"};
   sent.vm.save = {.active = true, .path = "/b", .bytes_done = 5, .bytes_total = ~0ull};
   const auto got = machine_report_from(to_json(sent), "machine fake");
   ASSERT_TRUE(got) << got.error().text();
   EXPECT_EQ(to_json(*got), to_json(sent));
   EXPECT_EQ(got->vm.save.bytes_total, ~0ull);
+  EXPECT_EQ(got->vm.problem->code, ErrorCode::bad_file);
   EXPECT_EQ(got->vm.retired, 12'345'678'901'234u);
 }
 
@@ -94,6 +96,9 @@ TEST(Verbs, EachReachesTheMachine) {
     EXPECT_EQ(answer(target, {"PUT", std::string("/v1/machine/") + verb, ""}).status, 200) << verb;
     EXPECT_EQ(target.last(), verb);
   }
+  EXPECT_EQ(answer(target, {"PUT", "/v1/machine/stop", R"({"suspended": true})"}).status, 200);
+  EXPECT_EQ(target.last(), "stop as suspended");
+  for (const char* body : {"[]", R"({"suspended": 1})", R"({"now": true})"}) EXPECT_EQ(answer(target, {"PUT", "/v1/machine/stop", body}).status, 400) << body;
   for (const char* verb : {"checkpoint", "suspend"}) {
     const Answer saved = answer(target, {"PUT", std::string("/v1/machine/") + verb, R"({"path":"a","cwd":"/b"})"});
     EXPECT_EQ(saved.status, 200);

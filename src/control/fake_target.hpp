@@ -20,7 +20,7 @@ class FakeTarget final : public Target {
   Result<> unpause() override { return note("unpause", VmState::running); }
   Result<> powerdown() override { return note("powerdown", state); }
   Result<> reset() override { return note("reset", state); }
-  Result<> stop() override { return note("stop", VmState::ended); }
+  Result<> stop(bool suspended) override { return note(suspended ? "stop as suspended" : "stop", VmState::ended); }
   Result<SaveReport> checkpoint(const SaveRequest& request) override { return save("checkpoint " + request.path); }
   Result<SaveReport> suspend(const SaveRequest& request) override { return save("suspend " + request.path); }
   Result<> cancel_save() override { return fail(ErrorCode::state, "machine fake", "is not being saved"); }

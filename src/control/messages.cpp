@@ -42,6 +42,17 @@ constexpr std::size_t kMostParents = 1000;
 
 bool is_path(const Json& value) { return value.is_string() && value.get_ref<const std::string&>().find('\0') == std::string::npos; }
 
+// What the body leaves out stays as it is in `error`.
+Error error_from_body(const Json& body, Error error) {
+  using enum ErrorCode;
+  for (ErrorCode code : {usage, not_found, exists, busy, bad_file, unsupported, host, state, cancelled, permission})
+    if (name_of(code) == member<std::string>(body, "code")) error.code = code;
+  error.object = member<std::string>(body, "object");
+  if (std::string message = member<std::string>(body, "message"); !message.empty()) error.message = std::move(message);
+  error.hint = member<std::string>(body, "hint");
+  return error;
+}
+
 // A path as the process understands it that works for many clients.
 Result<> make_absolute(std::string& path, const char* name, const std::string& cwd) {
   if (path.empty() || path.starts_with('/')) return {};
@@ -79,10 +90,12 @@ std::string to_json(const MachineReport& report) {
             {"retired", vm.retired},
             {"guest_ns", vm.guest_ns},
             {"restored_from", nullptr},
-            {"save", nullptr}};
+            {"save", nullptr},
+            {"problem", nullptr}};
   if (!vm.restored_from.empty()) json["restored_from"] = vm.restored_from;
   if (vm.save.active)
     json["save"] = {{"path", vm.save.path}, {"bytes_done", vm.save.bytes_done}, {"bytes_total", vm.save.bytes_total}};
+  if (vm.problem) json["problem"] = body_of(*vm.problem);
   return text_of(json);
 }
 
@@ -138,6 +151,8 @@ Result<MachineReport> machine_report_from(const std::string& text, const std::st
   if (const auto save = json.find("save"); save != json.end() && save->is_object())
     vm.save = {.active = true, .path = member<std::string>(*save, "path"), .bytes_done = member<u64>(*save, "bytes_done"),
                .bytes_total = member<u64>(*save, "bytes_total")};
+  if (const auto problem = json.find("problem"); problem != json.end() && problem->is_object())
+    vm.problem = error_from_body(*problem, {.code = ErrorCode::host, .object = {}, .message = "is not told", .hint = {}});
   return report;
 }
 
@@ -157,14 +172,7 @@ Error error_from(const std::string& text, const std::string& object) {
   Error error{.code = ErrorCode::host, .object = object, .message = "refused without saying why", .hint = {}};
   const Json json = Json::parse(text, nullptr, false);
   if (!json.is_object() || !json.contains("error") || !json["error"].is_object()) return error;
-  const Json& body = json["error"];
-  using enum ErrorCode;
-  for (ErrorCode code : {usage, not_found, exists, busy, bad_file, unsupported, host, state, cancelled, permission})
-    if (name_of(code) == member<std::string>(body, "code")) error.code = code;
-  error.object = member<std::string>(body, "object");
-  if (std::string message = member<std::string>(body, "message"); !message.empty()) error.message = std::move(message);
-  error.hint = member<std::string>(body, "hint");
-  return error;
+  return error_from_body(json["error"], std::move(error));
 }
 
 Result<SaveRequest> save_request_from(const std::string& text) {
@@ -203,6 +211,15 @@ Result<SaveRequest> save_request_from(const std::string& text) {
     if (field != &SaveRequest::compat) STASIS_TRY(make_absolute(out.*field, name, cwd));
   for (std::string& parent : out.parents) STASIS_TRY(make_absolute(parent, "parents", cwd));
   return out;
+}
+
+Result<bool> stop_request_from(const std::string& text) {
+  if (text.empty()) return false;
+  STASIS_TRY_SET(const Json json, parse(text, "request"));
+  for (const auto& [key, value] : json.items())
+    if (key != "suspended" || !value.is_boolean())
+      return fail(ErrorCode::usage, "request", fmt::format("has a member '{}' that is not known here, or is no boolean", key), R"(send nothing, or {"suspended": true})");
+  return json.value("suspended", false);
 }
 
 }  // namespace stasis::control

@@ -50,6 +50,8 @@ Result<> check_folder(const std::string& dir) {
   return {};
 }
 
+std::string lock_path_of(const std::string& dir, std::string_view name) { return fmt::format("{}/{}.lock", dir, name); }
+
 std::string holder_of(int lock) {
   char text[24] = {};
   const ssize_t got = ::pread(lock, text, sizeof text - 1, 0);
@@ -64,17 +66,31 @@ bool is_current(int fd, const std::string& path) {
          held.st_dev == there.st_dev;
 }
 
-Result<FileDescriptor> take_lock(const std::string& path, const std::string& object) {
+std::unexpected<Error> in_use(std::string_view name, int lock) {
+  const std::string pid = holder_of(lock);
+  return fail(ErrorCode::exists, fmt::format("machine {}", name), pid.empty() ? "is running already" : fmt::format("is running already as process {}", pid),
+              "choose another --name, or stop that machine first");
+}
+
+Result<FileDescriptor> take_lock(const std::string& path, std::string_view name) {
   for (;;) {
     STASIS_TRY_SET(FileDescriptor lock, open_file(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
     if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-      if (errno != EWOULDBLOCK) return fail_errno(object, "lock " + path, errno);
-      const std::string pid = holder_of(lock.get());
-      return fail(ErrorCode::exists, object, pid.empty() ? "is running already" : fmt::format("is running already as process {}", pid),
-                  "choose another --name, or stop that machine first");
+      if (errno != EWOULDBLOCK) return fail_errno(fmt::format("machine {}", name), "lock " + path, errno);
+      return in_use(name, lock.get());
     }
     if (is_current(lock.get(), path)) return lock;
   }
+}
+
+Result<sockaddr_un> address_of(const std::string& socket) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (socket.size() >= sizeof address.sun_path)
+    return fail(ErrorCode::usage, socket, fmt::format("is {} bytes long, and a socket's path has at most {}", socket.size(),
+                sizeof address.sun_path - 1), "set STASIS_RUNTIME_DIR to a shorter path, or use a shorter --name");
+  socket.copy(address.sun_path, socket.size());
+  return address;
 }
 
 }  // namespace
@@ -122,19 +138,34 @@ Result<std::vector<std::string>> names_in(const std::string& dir) {
 
 Result<ClaimedName> ClaimedName::claim(std::string_view name, const std::string& dir) {
   STASIS_TRY(check_name(name));
+  STASIS_TRY(address_of(socket_path(dir, name)));
   STASIS_TRY(make_folders(dir));
   STASIS_TRY(check_folder(dir));
   ClaimedName claimed;
   claimed.name_ = name;
   claimed.socket_ = socket_path(dir, name);
-  const std::string lock_path = fmt::format("{}/{}.lock", dir, name);
-  STASIS_TRY_SET(claimed.lock_, take_lock(lock_path, fmt::format("machine {}", name)));
+  const std::string lock_path = lock_path_of(dir, name);
+  STASIS_TRY_SET(claimed.lock_, take_lock(lock_path, name));
   claimed.lock_path_ = lock_path;
   const std::string pid = fmt::format("{}\n", ::getpid());
   if (::ftruncate(claimed.lock_.get(), 0) != 0) return fail_errno(lock_path, "truncate", errno);
   STASIS_TRY(write_all_at(claimed.lock_.get(), Bytes(reinterpret_cast<const u8*>(pid.data()), pid.size()), 0, lock_path));
   ::unlink(claimed.socket_.c_str());
   return claimed;
+}
+
+Result<> ClaimedName::check(std::string_view name, const std::string& dir) {
+  STASIS_TRY(check_name(name));
+  const std::string socket = socket_path(dir, name);
+  STASIS_TRY_SET(const sockaddr_un address, address_of(socket));
+  if (::access(dir.c_str(), F_OK) != 0) return {};
+  STASIS_TRY(check_folder(dir));
+  const FileDescriptor caller(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!caller) return fail_errno(socket, "create a socket", errno);
+  const bool served = ::connect(caller.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 || errno == EAGAIN;
+  if (!served) return {};
+  const FileDescriptor lock(::open(lock_path_of(dir, name).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  return in_use(name, lock.get());
 }
 
 ClaimedName::~ClaimedName() {
@@ -144,12 +175,7 @@ ClaimedName::~ClaimedName() {
 }
 
 Result<FileDescriptor> ClaimedName::listen() const {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (socket_.size() >= sizeof address.sun_path)
-    return fail(ErrorCode::usage, socket_, fmt::format("is {} bytes long, and a socket's path has at most {}", socket_.size(),
-                sizeof address.sun_path - 1), "set STASIS_RUNTIME_DIR to a shorter path, or use a shorter --name");
-  socket_.copy(address.sun_path, socket_.size());
+  STASIS_TRY_SET(const sockaddr_un address, address_of(socket_));
   FileDescriptor listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!listener) return fail_errno(socket_, "create a socket", errno);
   ::fchmod(listener.get(), 0600);  // before bind: the file never has another mode

@@ -31,6 +31,8 @@ class ClaimedName {
   // Creates the folder (0700) when it is missing. A socket whose process is gone is removed.
   // A name in use: `exists`, with the process id.
   static Result<ClaimedName> claim(std::string_view name, const std::string& dir = runtime_dir());
+  // What claim() would say now; creates, takes and changes nothing.
+  static Result<> check(std::string_view name, const std::string& dir = runtime_dir());
   ClaimedName(ClaimedName&&) = default;
   ~ClaimedName();
 

@@ -14,7 +14,7 @@ class Target {
   virtual Result<> unpause() = 0;
   virtual Result<> powerdown() = 0;
   virtual Result<> reset() = 0;
-  virtual Result<> stop() = 0;
+  virtual Result<> stop(bool suspended) = 0;
   virtual Result<SaveReport> checkpoint(const SaveRequest& request) = 0;
   virtual Result<SaveReport> suspend(const SaveRequest& request) = 0;
   virtual Result<> cancel_save() = 0;
@@ -32,7 +32,7 @@ class VmTarget final : public Target {
   Result<> unpause() override;
   Result<> powerdown() override;
   Result<> reset() override;
-  Result<> stop() override;
+  Result<> stop(bool suspended) override;
   Result<SaveReport> checkpoint(const SaveRequest& request) override;
   Result<SaveReport> suspend(const SaveRequest& request) override;
   Result<> cancel_save() override;

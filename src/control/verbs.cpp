@@ -21,6 +21,13 @@ Answer act(Target& target, const Request& request) {
   return machine_info(target, request);
 }
 
+Answer stop(Target& target, const Request& request) {
+  const auto suspended = stop_request_from(request.body);
+  if (!suspended) return answer_error(suspended.error());
+  if (auto done = target.stop(*suspended); !done) return answer_error(done.error());
+  return machine_info(target, request);
+}
+
 template <Result<SaveReport> (Target::*kSave)(const SaveRequest&)>
 Answer save(Target& target, const Request& request) {
   const auto wanted = save_request_from(request.body);
@@ -52,7 +59,7 @@ constexpr Verb kVerbs[] = {
     {"PUT", "/v1/machine/unpause", act<&Target::unpause>},
     {"PUT", "/v1/machine/powerdown", act<&Target::powerdown>},
     {"PUT", "/v1/machine/reset", act<&Target::reset>},
-    {"PUT", "/v1/machine/stop", act<&Target::stop>},
+    {"PUT", "/v1/machine/stop", stop},
     {"PUT", "/v1/machine/checkpoint", save<&Target::checkpoint>},
     {"PUT", "/v1/machine/suspend", save<&Target::suspend>},
     {"DELETE", "/v1/machine/save", act<&Target::cancel_save>},

@@ -62,12 +62,17 @@ Result<RamDiff> diff_ram(const RamSide& a, const RamSide& b, snapshot::SaveProgr
   return out;
 }
 
-std::vector<SymbolChange> changed_symbols(const Symbols& symbols, const KernelView& a, const KernelView& b) {
+Result<std::vector<SymbolChange>> changed_symbols(const Symbols& symbols, const KernelView& a, const KernelView& b, snapshot::SaveProgress* progress) {
+  constexpr u64 kPagesPerStep = 1024;
   std::vector<SymbolChange> out;
+  u64 number = 0, pages = 0;
   for (const Symbol& symbol : symbols.all()) {
+    ++number;
     SymbolChange change{.name = symbol.name, .address = symbol.address + a.slide, .size = symbol.size};
     // A page at a time: neighbours may lie anywhere.
     for (u64 done = 0; done < symbol.size;) {
+      if (progress && pages++ % kPagesPerStep == 0 && !progress->step(number, symbols.all().size()))
+        return fail(ErrorCode::cancelled, "comparing symbols", "was cancelled");
       const Walk in_a = walk(a.memory, a.space, symbol.address + a.slide + done), in_b = walk(b.memory, b.space, symbol.address + b.slide + done);
       const u64 piece = std::min(symbol.size - done, kPageSize - (symbol.address + done) % kPageSize);
       if (in_a.end != Walk::End::mapped || in_b.end != Walk::End::mapped) break;

@@ -46,7 +46,8 @@ struct SymbolChange {
   u64 bytes = 0;     // of them that differ
 };
 // Symbols whose bytes are not the same, ascending by address. Those that are mapped in one only are not told.
-std::vector<SymbolChange> changed_symbols(const Symbols& symbols, const KernelView& a, const KernelView& b);
+// Error: cancelled.
+Result<std::vector<SymbolChange>> changed_symbols(const Symbols& symbols, const KernelView& a, const KernelView& b, snapshot::SaveProgress* progress = nullptr);
 // For each range the changes that begin in it, or before it and in no other.
 std::vector<std::vector<const SymbolChange*>> by_range(const std::vector<RamRange>& ranges, const std::vector<SymbolChange>& changes);
 

@@ -154,7 +154,10 @@ TEST(RamDiff, NamesTheSymbolsWhoseBytesDiffer) {
   const SampleRam a = guest(0, "aaaaaaaa"), b = guest(0x20'0000, "aaaabbaa");
   const Symbols symbols = Symbols::from_list({{base + 0xffc, 8, "spans"}, {base + 0x2000, 8, "jiffies"}, {base + 0x2008, 8, "next"}, {base + kGiB, 8, "unmapped"}});
   const PhysicalMemory memory_a = a.memory(), memory_b = b.memory();
-  const auto changes = changed_symbols(symbols, {memory_a, four_levels(), 0}, {memory_b, four_levels(), 0x20'0000});
+  const KernelView kernel_a{memory_a, four_levels(), 0}, kernel_b{memory_b, four_levels(), 0x20'0000};
+  snapshot::SaveProgress cancelled{[](u64, u64) { return false; }};
+  EXPECT_EQ(changed_symbols(symbols, kernel_a, kernel_b, &cancelled).error().code, ErrorCode::cancelled);
+  const auto changes = *changed_symbols(symbols, kernel_a, kernel_b);
   ASSERT_EQ(changes.size(), 1u);
   EXPECT_EQ(changes[0].name, "jiffies");
   EXPECT_EQ(changes[0].physical, 0x40'2000u);

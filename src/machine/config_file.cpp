@@ -149,6 +149,7 @@ Result<> read_cpus(const Value& value, std::optional<u32>& out) {
   return {};
 }
 
+constexpr std::string_view kModels[] = {"x86-64-v2", "x86-64-v3", "host"};
 constexpr std::string_view kEngines[] = {"auto", "soft", "kvm"};
 constexpr std::string_view kPaces[] = {"host", "fast"};
 
@@ -164,6 +165,8 @@ constexpr auto kKeys = std::to_array<Key>({
     {"cmdline", [](const Value& v, C& c) { return read_text(v, c.cmdline); }},
     {"memory", [](const Value& v, C& c) { return read_size(v, c.memory); }},
     {"cpus", [](const Value& v, C& c) { return read_cpus(v, c.cpus); }},
+    {"cpu", [](const Value& v, C& c) { return read_choice(v, kModels, c.cpu); }},
+    {"tsc", [](const Value& v, C& c) { return read_count(v, 1'000'000, 100'000'000'000, c.tsc); }},
     {"engine", [](const Value& v, C& c) { return read_choice(v, kEngines, c.engine); }},
     {"console", [](const Value& v, C& c) { return read_stream(v, c.console); }},
     {"rtc", [](const Value& v, C& c) { return read_rtc(v, c.rtc); }},

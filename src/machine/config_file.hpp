@@ -19,6 +19,8 @@ struct ConfigFile {
   std::optional<std::string> cmdline;
   std::optional<u64> memory;                // bytes; "512M" or an integer in the file
   std::optional<u32> cpus;
+  std::optional<std::string> cpu;           // x86-64-v2, x86-64-v3, host
+  std::optional<u64> tsc;                   // Hz
   std::optional<std::string> engine;        // auto, soft, kvm
   std::optional<std::string> console;       // stdio, none, file:PATH, unix:PATH
   std::optional<std::string> rtc;           // now, or seconds since 1970

@@ -27,6 +27,8 @@ initrd = "/boot/initrd"
 cmdline = "console=ttyS0 quiet"
 memory = "512M"
 cpus = 2
+cpu = "x86-64-v3"
+tsc = 2_000_000_000
 engine = "soft"
 console = "unix:run/console"
 pace = "fast"
@@ -45,6 +47,8 @@ suspend-to = "../a.stasis"
   EXPECT_EQ(c.cmdline, "console=ttyS0 quiet");
   EXPECT_EQ(c.memory, 512 * kMiB);
   EXPECT_EQ(c.cpus, 2u);
+  EXPECT_EQ(c.cpu, "x86-64-v3");
+  EXPECT_EQ(c.tsc, 2'000'000'000u);
   EXPECT_EQ(c.engine, "soft");
   EXPECT_EQ(c.console, "unix:conf/run/console");
   EXPECT_EQ(c.pace, "fast");
@@ -83,6 +87,8 @@ TEST(ConfigFile, wrong_types_and_values) {
   expect_refused("cpus = 0", {"cpus is 0", "1 to 16"});
   expect_refused("cpus = 17", {"17"});
   expect_refused("cpus = -1", {"-1"});
+  expect_refused("cpu = 'i486'", {"i486", "x86-64-v2, x86-64-v3, host"});
+  expect_refused("tsc = 5", {"tsc is 5", "1000000 to 100000000000"});
   expect_refused("memory = '512Q'", {"memory", "512Q", "512M"});
   expect_refused("memory = 1.5", {"float"});
   expect_refused("memory = -4096", {"-4096"});

@@ -103,14 +103,29 @@ Result<> Vm::powerdown() {
 }
 
 Result<> Vm::reset() {
-  return ask<void>([this] { return restart(); });
+  return ask<void>([this]() -> Result<> {
+    STASIS_TRY(machine_->hold());  // one that cannot be stopped now runs on
+    return restart();
+  });
 }
 
-Result<> Vm::stop() {
-  return ask<void>([this]() -> Result<> {
-    wanted_end_ = Ending{.outcome = Outcome::stopped};
+Result<> Vm::stop(Outcome as) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (saving_) cancel_save_ = true;
+  }
+  return ask<void>([this, as]() -> Result<> {
+    wanted_end_ = Ending{.outcome = as};
     return {};
   });
+}
+
+void Vm::report(Error problem) {
+  {
+    const std::lock_guard lock(mutex_);
+    problem_ = std::move(problem);
+  }
+  (void)pause();  // one that has ended needs none
 }
 
 Result<std::string> Vm::digest() {
@@ -170,8 +185,9 @@ std::size_t Vm::console_input(Bytes bytes) {
 
 VmInfo Vm::info() {
   VmInfo out{.name = options_.name, .engine = std::string(machine_->engine_name()), .engine_reason = machine_->engine_reason(), .config = machine_->config(),
-             .retired = retired_, .guest_ns = guest_ns_, .pace = options_.pace, .restored_from = machine_->restored_from()};
+             .retired = retired_, .guest_ns = guest_ns_, .pace = options_.pace, .restored_from = machine_->restored_from(), .problem = {}};
   const std::lock_guard lock(mutex_);
+  out.problem = problem_;
   out.save = {.active = saving_, .path = saving_ ? save_path_ : "", .bytes_done = save_done_, .bytes_total = save_total_};
   out.state = ending_ ? VmState::ended : saving_ ? VmState::saving : paused_ ? VmState::paused : VmState::running;
   return out;

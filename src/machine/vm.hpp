@@ -67,6 +67,7 @@ struct VmInfo {
   Pace pace = Pace::host;
   SaveStatus save;
   std::string restored_from;  // empty: booted
+  std::optional<Error> problem;  // found while it ran: see Vm::report()
 };
 
 class Vm {
@@ -84,11 +85,13 @@ class Vm {
   Result<> unpause();
   Result<> powerdown();           // presses the power button
   Result<> reset();               // a machine that cannot start again ends as `failed`
-  Result<> stop();
+  Result<> stop(Outcome as = Outcome::stopped);  // cancels a save that goes on
   Result<SaveReport> checkpoint(const SaveRequest& request);  // the guest goes on afterwards
   Result<SaveReport> suspend(const SaveRequest& request);     // then the machine ends as `suspended`
   Result<> cancel_save();         // the save in progress, if any, returns `cancelled`, and the guest goes on
   Result<std::string> digest();
+  // What somebody found wrong with the machine: it is paused, and info() tells why. To unpause it is the user's own risk.
+  void report(Error problem);
 
   // To COM1: bytes queue up until the UART takes them; returns how many found room. (From it: ConsoleHub.)
   std::size_t console_input(Bytes bytes);
@@ -127,6 +130,7 @@ class Vm {
   std::deque<u8> input_;
   std::optional<Ending> ending_;
   std::string save_path_;
+  std::optional<Error> problem_;
 
   std::atomic<bool> saving_{false}, cancel_save_{false}, paused_{false};
   std::atomic<u64> save_done_{0}, save_total_{0}, retired_{0}, guest_ns_{0};

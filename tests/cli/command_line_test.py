@@ -477,6 +477,44 @@ class Saves(CommandLine):
         done = self.stasis("snapshot", "show", "cut.stasis", status=FAILED)
         self.assertIn("incomplete", done.out)
         self.assertIn("cut.stasis", done.err)
+        named = json.loads(self.stasis("snapshot", "show", "cut.stasis", "--json", status=FAILED).out)
+        self.assertEqual((named["complete"], named["encrypted"], named["program"]), (False, False, "stasis"))
+
+    def test_damage_found_in_the_background_is_told_of_a_detached_machine(self):
+        guest = self.guest()
+        self.read_until(guest.stdout.fileno(), b"tiny")
+        guest.stdin.write(b"W")
+        self.read_until(guest.stdout.fileno(), b"W")
+        self.stasis("suspend", "g", "a.stasis")
+        content = bytearray((self.folder / "a.stasis").read_bytes())
+        content[json.loads(self.stasis("snapshot", "show", "a.stasis", "memory/ram", "--json").out)["offset"] + (18 << 20)] ^= 1
+        (self.folder / "a.stasis").write_bytes(content)
+        self.stasis("resume", "a.stasis", "--name", "g", "--detach", "--verify", "background")
+        self.addCleanup(subprocess.run, [STASIS, "stop", "g"], env=self.env, capture_output=True, check=False)
+        self.until(lambda: self.info()["problem"])
+        self.until(lambda: self.info()["state"] == "paused")
+        self.assertEqual(self.info()["problem"]["code"], "bad_file")
+        self.assertIn("memory/ram", self.info()["problem"]["message"])
+        self.assertIn("problem", self.stasis("info", "g").out)
+        self.assertIn("stasis info g", self.stasis("list").out)
+
+    def test_a_dry_run_claims_no_name(self):
+        self.stasis("run", "--kernel", TINY, "--memory", "32M", "--console", "none", "--stop-at", "50", "--suspend-to", "a.stasis", status=SUSPENDED)
+        shutil.rmtree(self.run_dir)
+        self.stasis("resume", "a.stasis", "--name", "g", "--dry-run")
+        self.assertFalse(self.run_dir.exists())
+        self.detached()
+        held = sorted(os.listdir(self.run_dir))
+        done = self.stasis("resume", "a.stasis", "--name", "g", "--dry-run", status=OUR_ERROR)
+        self.assertIn(f"is running already as process {self.info()['pid']}", done.err)
+        self.stasis("resume", "a.stasis", "--name", "other", "--dry-run")
+        self.assertEqual(sorted(os.listdir(self.run_dir)), held)
+
+    def test_output_that_cannot_be_written_is_an_error(self):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([STASIS, "version"], stdout=full, stderr=subprocess.PIPE, check=False)
+        self.assertEqual(done.returncode, FAILED)
+        self.assertIn(b"standard output: could not be written to", done.stderr)
 
     def test_two_resumes_of_one_file_do_not_meet(self):
         self.stasis("run", "--kernel", TINY, "--memory", "32M", "--console", "none", "--stop-at", "50", "--suspend-to", "a.stasis",

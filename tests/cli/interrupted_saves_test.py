@@ -10,7 +10,7 @@ import subprocess
 import time
 import unittest
 
-from command_line_test import FAILED, STASIS, USAGE, CommandLine
+from command_line_test import FAILED, STASIS, STOPPED, SUSPENDED, USAGE, CommandLine
 
 KILLS, FULL_DISKS = int(os.environ.get("STASIS_KILLS", "6")), int(os.environ.get("STASIS_FULL_DISKS", "4"))
 
@@ -114,6 +114,34 @@ class Stalled(Interrupted):
             saver.stdout.close(), saver.stderr.close()
             self.answers(guest, verb.encode())
         self.next_save_is_right(guest)
+
+
+    def test_a_suspend_into_a_pipe_ends_the_guest_only_when_all_is_out(self):
+        guest = self.filled_guest()
+        with subprocess.Popen([STASIS, "suspend", "g", "-", "--level", "0"], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as saver:
+            saver.stdout.read(1000)
+            saver.stdout.close()  # as `| head -c 1000`
+            self.assertEqual(saver.wait(20), FAILED)
+            self.assertIn(b"standard output", saver.stderr.read())
+        self.answers(guest, b"still-there")
+        self.assertEqual(self.info("g")["state"], "running")
+        with open(self.kept, "wb") as kept:
+            subprocess.run([STASIS, "suspend", "g", "-"], env=self.env, stdout=kept, check=True, capture_output=False, stderr=subprocess.DEVNULL)
+        self.assertEqual(guest.wait(20), SUSPENDED)
+        with open(self.kept, "rb") as kept:
+            whole = subprocess.run([STASIS, "snapshot", "convert", "-", self.folder / "whole.stasis"], env=self.env, stdin=kept, capture_output=True, check=False)
+        self.assertEqual(whole.returncode, 0, whole.stderr)
+        self.assertEqual(self.stasis("resume", "whole.stasis", stdin="backQ").out, "back")
+
+    def test_a_machine_can_be_stopped_while_its_save_stalls(self):
+        guest = self.filled_guest()
+        saver = subprocess.Popen([STASIS, "checkpoint", "g", "-", "--level", "0"], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.until(lambda: self.info("g")["state"] == "saving")
+        time.sleep(0.3)
+        self.stasis("stop", "g", timeout=20)
+        self.assertEqual(guest.wait(20), STOPPED)
+        self.assertNotEqual(saver.wait(20), 0)
+        saver.stdout.close(), saver.stderr.close()
 
 
 class NoRoom(Interrupted):

@@ -14,7 +14,7 @@ import unittest
 
 from command_line_test import FAILED, STASIS, SUSPENDED, TINY, USAGE, CommandLine
 
-NOT_VERIFIED = 3
+NOT_VERIFIED = NOT_COMPARED = 3
 
 
 class SnapshotFiles(CommandLine):
@@ -162,6 +162,17 @@ class Forms(SnapshotFiles):
     def test_help_has_examples(self):
         for command in ("verify", "convert", "squash", "rebase", "set", "note"):
             self.assertRegex(self.snapshot(command, "--help").out, "Example", command)
+
+
+    def test_damaged_ram_is_no_difference(self):
+        content = bytearray(self.path("b.stasis").read_bytes())
+        content[self.shown("b.stasis", "memory/ram")["offset"] + (18 << 20)] ^= 1
+        self.path("bad.stasis").write_bytes(content)
+        for words in (("diff", "b.stasis", "bad.stasis"), ("export", "bad.stasis", "x", "--format", "elf-core"), ("map", "bad.stasis", "x.png")):
+            done = self.snapshot(*words, status=NOT_COMPARED if words[0] == "diff" else FAILED)
+            self.assertIn("memory/ram", done.err, words)
+        self.only("bad.stasis")
+        self.snapshot("memory", "bad.stasis", "--physical", "0x1200000", "16")
 
 
 class Failures(SnapshotFiles):
