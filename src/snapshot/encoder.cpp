@@ -71,6 +71,11 @@ class Encoder {
     if (options_.parent && options_.parent->image.ram_size != ram_.size)
       return fail(ErrorCode::usage, options_.parent->path, fmt::format("has {} MiB of RAM, the machine {} MiB: it cannot be its parent",
                                                                        options_.parent->image.ram_size / kMiB, ram_.size / kMiB), "save without a parent");
+    u64 ancestors = 0;
+    for (const OpenSnapshot* at = options_.parent; at; at = at->parent.get()) ++ancestors;
+    if (ancestors > kMostAncestors)
+      return fail(ErrorCode::usage, options_.parent->path, fmt::format("has {} ancestors, a snapshot may have {}", ancestors - 1, kMostAncestors),
+                  "make one file of it first: stasis snapshot squash");
     if (options_.parent && options_.key && !options_.parent->encrypted)
       return fail(ErrorCode::usage, options_.parent->path, "is not encrypted: who can change it could change the encrypted snapshot that would be its child",
                   "save without a parent, or encrypt that one first: stasis snapshot convert … --encrypt-key FILE");
@@ -141,11 +146,11 @@ class Encoder {
     for (const Section& section : before_) at = section.header.end(at);
     most_stored_ = at + ram.bytes_at_most();
     out_.expect(most_stored_);
-    const u64 index_bytes = cbor::encode(to_value(ram.index())).size();
-    most_stored_ += index_bytes + (mapped ? 0 : ram.index().chunks.size() * (kBlockHeaderSize + 8));
+    index_bytes_ = cbor::encode(to_value(ram.index())).size();
+    most_stored_ += index_bytes_ + (mapped ? 0 : ram.index().chunks.size() * (kBlockHeaderSize + 8));
     if (!mapped) return;
     at = ram_header_.end(at);
-    at = SectionHeader{.name = std::string(kRamIndex), .length = index_bytes}.end(at);
+    at = SectionHeader{.name = std::string(kRamIndex), .length = index_bytes_}.end(at);
     for (const Section& section : after_) at = section.header.end(at);
     file_bytes_ = at + kCommitSize;
   }
@@ -166,6 +171,8 @@ class Encoder {
         return fail(ErrorCode::state, "snapshot", fmt::format("section '{}' has {} bytes, allowed are {} here and {} in all",
                                                               section.header.name, section.header.length, most, kMostMetadataBytes));
     }
+    if (all + index_bytes_ > kMostMetadataBytes)
+      return fail(ErrorCode::state, "snapshot", fmt::format("the index of {} MiB of RAM has {} bytes, allowed are {} with all other sections", ram_.size / kMiB, index_bytes_, kMostMetadataBytes));
     return {};
   }
 
@@ -239,6 +246,7 @@ class Encoder {
   std::vector<Section> before_, after_;  // the RAM
   SectionHeader ram_header_;
   u64 file_bytes_ = 0, most_stored_ = 0;  // 0: not known before the end
+  u64 index_bytes_ = 0;
   u32 sections_ = 0;
 };
 

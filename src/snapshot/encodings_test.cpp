@@ -253,6 +253,28 @@ TEST_P(Chain, a_long_record_is_held_once) {
   EXPECT_GT(encoded(image, ram, {.encoding = Encoding::packed, .level = 0, .parent = parent.get()}).size(), 200'000u) << "another kernel is held again";
 }
 
+TEST_P(Chain, a_child_of_too_many_ancestors_is_refused_when_it_is_written) {
+  Ram ram = mixed_ram();
+  const Image image = image_of(ram);
+  auto parent = std::make_shared<OpenSnapshot>(std::move(*open_memory(encoded(image, ram, {.encoding = GetParam()}))));
+  std::shared_ptr<OpenSnapshot> oldest = parent;
+  for (u64 i = 1; i < kMostAncestors; ++i) {
+    auto older = std::make_shared<OpenSnapshot>();
+    oldest->parent = older;
+    oldest = older;
+  }
+  const auto save = [&] {
+    MemorySink sink;
+    return encode(sink, image, ram.source(), nullptr, {.encoding = GetParam(), .parent = parent.get()});
+  };
+  EXPECT_TRUE(save());
+  oldest->parent = std::make_shared<OpenSnapshot>();
+  const auto refused = save();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::usage);
+  EXPECT_NE(refused.error().text().find("squash"), std::string::npos) << refused.error().text();
+}
+
 TEST_P(Chain, without_its_parent_a_child_says_so) {
   Ram ram = mixed_ram();
   const Image image = image_of(ram);

@@ -96,6 +96,7 @@ Result<u64> FrameReader::end_of_blocks(u64 at, u64 most) const {
   for (u64 last = BlockHeader::kEnd;;) {
     const std::string here = fmt::format("{}: section '{}': block at byte {}", object_, kRam, at);
     if (most < at || most - at < kBlockHeaderSize) return fail(ErrorCode::bad_file, here, "there is no room for it", kDamaged);
+    if (++blocks_ > 2 * (kMostRam / kChunkBytes)) return fail(ErrorCode::bad_file, here, "too many blocks come before it", kDamaged);
     STASIS_TRY(source_.read(at, bytes));
     STASIS_TRY_SET(const BlockHeader block, block_from(bytes, kMostRam / kChunkBytes, here));
     at += kBlockHeaderSize + align_up(block.stored, 8);

@@ -40,6 +40,7 @@ class FrameReader {
   }
   const Source& source_;
   const std::string& object_;
+  mutable u64 blocks_ = 0;  // walked so far: a file may have many regions, and headers that only seem to be ones
 };
 
 }  // namespace stasis::snapshot

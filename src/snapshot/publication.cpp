@@ -59,7 +59,8 @@ Publication::Publication(Publication&& other) noexcept
       name_(std::move(other.name_)),
       directory_(std::move(other.directory_)),
       file_(std::move(other.file_)),
-      temporary_(std::exchange(other.temporary_, {})) {}
+      temporary_(std::exchange(other.temporary_, {})),
+      replaced_(std::move(other.replaced_)) {}
 
 Publication::~Publication() {
   if (!temporary_.empty()) ::unlinkat(directory_.get(), temporary_.c_str(), 0);
@@ -133,9 +134,10 @@ Result<> Publication::create() {
   }
 }
 
-Result<> Publication::check_replaces(int fd) const {
+Result<> Publication::check_replaces(int fd) {
+  if (fd != replaced_.get()) replaced_ = FileDescriptor(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
   struct stat opened, there;
-  if (::fstat(fd, &opened) != 0) return fail_errno(target_, "stat", errno);
+  if (::fstat(replaced_.get(), &opened) != 0) return fail_errno(target_, "stat", errno);
   if (::fstatat(directory_.get(), name_.c_str(), &there, 0) == 0 && there.st_dev == opened.st_dev && there.st_ino == opened.st_ino) return {};
   return fail(ErrorCode::busy, target_, "was replaced by another snapshot meanwhile", "nothing was changed; do it again, with the new one");
 }
@@ -156,6 +158,7 @@ void let_go_in_the_background(FileDescriptor previous) {
 
 Result<> Publication::publish() {
   if (::fsync(file_.get()) != 0) return fail_errno(target_, "write to disk", errno);
+  if (replaced_) STASIS_TRY(check_replaces(replaced_.get()));
   FileDescriptor previous(::openat(directory_.get(), name_.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   if (::renameat(directory_.get(), temporary_.c_str(), directory_.get(), name_.c_str()) != 0)
     return fail_errno(target_, "rename the finished file to its name", errno);

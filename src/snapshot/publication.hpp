@@ -18,8 +18,9 @@ class Publication {
   ~Publication();  // not published: the temporary goes, the target stays as it was
 
   int fd() const { return file_.get(); }
-  // Until publish(), nobody else can begin to replace the target; this refuses (busy) when it was replaced since `fd` was opened.
-  Result<> check_replaces(int fd) const;
+  // Until publish(), nobody else can begin to replace the target; this refuses (busy) when it was replaced since `fd` was opened; so
+  // does publish() then.
+  Result<> check_replaces(int fd);
   Result<> publish();  // fsync, rename, fsync of the directory
 
  private:
@@ -32,6 +33,7 @@ class Publication {
   std::string target_, name_;
   FileDescriptor directory_, file_;
   std::string temporary_;  // its name in the directory; empty: none to remove
+  FileDescriptor replaced_;  // what must still be the target; none: anything may be
 };
 
 }  // namespace stasis::snapshot

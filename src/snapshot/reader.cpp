@@ -150,13 +150,22 @@ class Ancestry {
     for (const std::string& place : options_.parents) places.push_back(is_folder(place) ? place + "/" + wanted.file : place);
     places.push_back(folder_of(child.path) + "/" + wanted.file);
     std::string tried;
+    std::optional<Error> above;  // the parent is there, and an ancestor of its own is not
+    ErrorCode code = ErrorCode::not_found;
     for (const std::string& place : places) {
       auto parent = candidate(place, child);
-      if (parent) return std::make_shared<const OpenSnapshot>(std::move(*parent));
-      // A file of that name that is damaged, or whose own parent is missing, is worth more words than "not found".
+      if (parent) {
+        const auto whole = open_parent_of(*parent);
+        if (whole) return std::make_shared<const OpenSnapshot>(std::move(*parent));
+        if (!above) above = whole.error();
+        continue;
+      }
+      // A file of that name that is damaged is worth more words than "not found".
+      if (parent.error().code != ErrorCode::not_found) code = parent.error().code;
       tried += fmt::format("{}{}", tried.empty() ? "" : "; ", parent.error().text());
     }
-    return fail(ErrorCode::not_found, "snapshot " + child.path,
+    if (above) return std::unexpected(std::move(*above));
+    return fail(code, "snapshot " + child.path,
                 fmt::format("its parent '{}' (content {}, uuid {}) was not found: {}", wanted.file, hex(wanted.content), uuid_text(wanted.uuid), tried),
                 "say where it is: --parent FILE or --parent FOLDER");
   }
@@ -171,7 +180,6 @@ class Ancestry {
     if (::fstat(parent.file.get(), &info) != 0) return fail_errno(place, "stat", errno);
     if (!seen_.emplace(info.st_dev, info.st_ino).second)
       return fail(ErrorCode::bad_file, place, "is its own ancestor, or its ancestors were looked for in vain already");
-    STASIS_TRY(open_parent_of(parent));
     return parent;
   }
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <functional>
 #include <utility>
 
@@ -57,7 +58,7 @@ class StreamSink : public Sink {
 
 Result<SaveReport> save(const std::string& path, const Image& image, const RamSource& ram, SaveProgress* progress, const SaveOptions& options) {
   STASIS_TRY_SET(Publication publication, Publication::begin(path));
-  if (options.source && options.source->path == path) STASIS_TRY(publication.check_replaces(options.source->file.get()));
+  if (options.source && std::filesystem::absolute(options.source->path) == std::filesystem::absolute(path)) STASIS_TRY(publication.check_replaces(options.source->file.get()));
   FileSink sink(publication.fd(), path);
   STASIS_TRY_SET(SaveReport report, encode(sink, image, ram, progress, options));
   STASIS_TRY(publication.publish());

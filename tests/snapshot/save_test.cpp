@@ -299,7 +299,7 @@ TEST_F(Saving, a_snapshot_that_is_its_own_ancestor_is_refused) {
   options.parents.assign(8, folder_.string());
   const auto loop = open(path("loop.stasis"), options);
   ASSERT_FALSE(loop);
-  EXPECT_EQ(loop.error().code, ErrorCode::not_found);
+  EXPECT_EQ(loop.error().code, ErrorCode::bad_file);
   EXPECT_NE(loop.error().text().find("its own ancestor"), std::string::npos) << loop.error().text();
   EXPECT_LT(loop.error().text().size(), 4000u);
   EXPECT_TRUE(open(path("loop.stasis"), {.ancestors = false}));
@@ -327,6 +327,38 @@ TEST_F(Saving, a_long_chain_without_its_end_is_refused_at_once) {
   const auto cut = open(path("40"), options);
   ASSERT_FALSE(cut);
   EXPECT_EQ(cut.error().code, ErrorCode::not_found);
+  EXPECT_NE(cut.error().text().find("its parent '0'"), std::string::npos) << cut.error().text();
+  EXPECT_LT(cut.error().text().size(), 1000u) << "only the link that is missing is of interest";
+}
+
+TEST_F(Saving, a_damaged_parent_is_damage_and_not_absence) {
+  Ram ram(70, {5});
+  ASSERT_TRUE(save(path("parent"), image_of(ram), ram.source()));
+  const auto parent = open(path("parent"));
+  ram.bytes[5 * kPageSize] = 9;
+  ASSERT_TRUE(save(path("child"), image_of(ram), ram.source(), nullptr, {.parent = &*parent}));
+  fs::resize_file(path("parent"), fs::file_size(path("parent")) - 1);
+  const auto child = open(path("child"));
+  ASSERT_FALSE(child);
+  EXPECT_EQ(child.error().code, ErrorCode::bad_file) << child.error().text();
+}
+
+// Somebody publishes another snapshot under the name that is written anew, while that goes on: theirs stays.
+TEST_F(Saving, what_was_published_meanwhile_is_not_replaced_by_a_copy_of_what_was_there) {
+  const Ram old(70, {5}), other(70, {6});
+  ASSERT_TRUE(save(path(), image_of(old), old.source()));
+  ASSERT_TRUE(save(path("theirs"), image_of(other), other.source()));
+  const auto source = open(path());
+  ASSERT_TRUE(source);
+  const std::string theirs = content(path("theirs"));
+  SaveProgress meanwhile{[&](u64, u64) { return fs::exists(path("theirs")) ? fs::rename(path("theirs"), path()), true : true; }};
+  const fs::path before = fs::current_path();
+  fs::current_path(folder_);  // the same file by another name
+  const auto report = save("guest.stasis", source->image, old.source(), &meanwhile, {.source = &*source});
+  fs::current_path(before);
+  ASSERT_FALSE(report);
+  EXPECT_EQ(report.error().code, ErrorCode::busy) << report.error().text();
+  EXPECT_EQ(content(path()), theirs);
 }
 
 }  // namespace
