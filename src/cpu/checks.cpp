@@ -157,6 +157,16 @@ std::string check_for_soft(const VcpuState& s, const CpuContract& contract) {
   return {};
 }
 
+void check_for_kvm(const VcpuState& s, const CpuContract& contract, const CpuOffer& here, const std::string& object, state::Problems& problems) {
+  const auto refuse = [&](std::string message, std::string hint) { problems.push_back({ErrorCode::unsupported, object, std::move(message), std::move(hint)}); };
+  if (const u64 unseen = s.xsave.xcr0 & ~xsave_components(contract))
+    refuse(fmt::format("xsave/xcr0 is {:#x}, and the guest was never shown {:#x}", s.xsave.xcr0, unseen), "the file is damaged or not ours");
+  for (const MsrState& msr : s.other_msrs)
+    if (msr.value != 0 && !std::ranges::binary_search(here.msrs, msr.index))
+      refuse(fmt::format("the guest uses MSR {:#x} ({}), its value is {:#x}, and KVM on this host does not keep it", msr.index, msr_name(msr.index), msr.value),
+             "resume it on a host that has it");
+}
+
 void check_contract(const CpuContract& saved, const CpuOffer& here, u32 cpus, state::Problems& problems) {
   const auto refuse = [&](std::string message, std::string hint = "resume it with an engine and host that have it") {
     problems.push_back({ErrorCode::unsupported, "cpu/contract", std::move(message), std::move(hint)});

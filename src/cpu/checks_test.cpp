@@ -111,4 +111,24 @@ TEST(CheckForSoft, what_it_cannot_run_is_named_with_its_value) {
   EXPECT_NE(check_for_soft(far, contract).find("cr3"), std::string::npos) << "39 physical address bits";
 }
 
+TEST(CheckForKvm, each_msr_and_component_that_is_missing_is_named) {
+  const CpuContract contract = default_cpu_contract(1);
+  CpuOffer here{.engine = "kvm"};
+  here.msrs = {0x3a, 0x1fc};
+  VcpuState s = running();
+  s.other_msrs = {{0x3a, 1}, {0xe1, 0}, {0x140, 1}, {0x1c4, 6}};
+  state::Problems problems;
+  check_for_kvm(s, contract, here, "cpu/2", problems);
+  ASSERT_EQ(problems.size(), 2u);
+  EXPECT_EQ(problems[0].object, "cpu/2");
+  EXPECT_NE(problems[0].message.find("0x140 (MSR_MISC_FEATURES_ENABLES)"), std::string::npos) << problems[0].message;
+  EXPECT_NE(problems[1].message.find("0x1c4 (IA32_XFD), its value is 0x6"), std::string::npos) << problems[1].message;
+  s.other_msrs = {{0x1fc, 2}};
+  s.xsave.xcr0 = 7;
+  problems.clear();
+  check_for_kvm(s, contract, here, "cpu/2", problems);
+  ASSERT_EQ(problems.size(), 1u) << "the contract shows no AVX";
+  EXPECT_NE(problems[0].message.find("xsave/xcr0 is 0x7"), std::string::npos) << problems[0].message;
+}
+
 }  // namespace

@@ -182,6 +182,12 @@ u32 physical_bits(const CpuContract& contract) {
   return leaf ? leaf->eax & 0xff : kWithoutLeaf;
 }
 
+u64 xsave_components(const CpuContract& contract) {
+  constexpr u64 kLegacy = 3;
+  const CpuidLeaf* leaf = find_leaf(contract.cpuid, 0xd);
+  return kLegacy | (leaf ? u64{leaf->edx} << 32 | leaf->eax : 0);
+}
+
 u32 pv_features(const CpuContract& contract) {
   const CpuidLeaf* leaf = find_leaf(contract.cpuid, 0x4000'0001);
   return leaf ? leaf->eax : 0;

@@ -40,6 +40,7 @@ struct CpuOffer {
   std::string engine;              // "soft", "kvm"
   std::vector<CpuidLeaf> cpuid{};  // feature leaves with every bit that it can show; identification leaves as the host has them
   u64 arch_capabilities = 0;       // of MSR 0x10A
+  std::vector<u32> msrs{};         // those that it keeps beside what VcpuState has a field for
   u64 tsc_hz = 0;                  // the rate that the guest's TSC has by itself
   bool any_tsc_rate = false;       // others are possible too; else those within 250 ppm of tsc_hz
   u32 physical_bits = 46;          // widest guest physical address
@@ -63,7 +64,7 @@ struct CpuModelOptions {
 // or speeds up without being relied on, where the offer has it.
 Result<CpuContract> make_contract(std::string_view model, const CpuModelOptions& options, const CpuOffer& offer);
 
-// A leaf as the vCPU with this local APIC ID sees it; all of them.
+// The contract is written for every processor alike; these put one's local APIC ID where CPUID shows it.
 CpuidLeaf leaf_for(const CpuidLeaf& leaf, u32 apic_id);
 std::vector<CpuidLeaf> cpuid_for(const CpuContract& contract, u32 apic_id);
 
@@ -73,12 +74,10 @@ CpuContract default_cpu_contract(unsigned cpus);
 // Empty when a guest's TSC can have this rate here; else why not.
 std::string tsc_rate_problem(u64 wanted, const CpuOffer& offer);
 
-// The contract is written for every processor alike; these put one's local APIC ID where CPUID shows it.
-CpuidLeaf leaf_for(const CpuidLeaf& leaf, u32 apic_id);
-std::vector<CpuidLeaf> cpuid_for(const CpuContract& contract, u32 apic_id);
-
 // Guest physical address bits, as CPUID 0x80000008 says; 36 where there is no such leaf.
 u32 physical_bits(const CpuContract& contract);
+// XSAVE components that CPUID 0xD shows (XCR0's bits); x87 and SSE where there is no such leaf.
+u64 xsave_components(const CpuContract& contract);
 // Features that CPUID 0x40000001 shows (kKvmclock…).
 u32 pv_features(const CpuContract& contract);
 inline constexpr u32 kKvmclockOld = 1u << 0, kKvmclock = 1u << 3, kKvmclockStable = 1u << 24;

@@ -21,9 +21,7 @@ state::Part::Commit ClockPart::stage(const cbor::Value& record, const state::Loa
 state::Part::Commit VcpuPart::stage(const cbor::Value& record, const state::LoadContext& context) {
   auto staged = std::make_shared<VcpuState>();
   if (!state::load_state(*staged, record, context)) return {};
-  std::string wrong = check_vcpu(*staged);
-  if (wrong.empty() && engine_.name() == "soft") wrong = check_for_soft(*staged, contract_);
-  if (!wrong.empty()) return context.refuse(wrong), Commit{};
+  if (const std::string wrong = check_vcpu(*staged); !wrong.empty()) return context.refuse(wrong), Commit{};
   return [this, staged] { engine_.set(*staged, vcpu_); };
 }
 
@@ -72,7 +70,7 @@ Result<> Board::make_engine(std::optional<kvm::System> kvm) {
     engine = make_soft_engine({memory, ports, mmio, clock, *apic, contract, &pvclock.live(), config.start_time});
   }
   for (u32 n = 0; n < config.cpus; ++n) {
-    vcpu_parts.push_back(std::make_unique<VcpuPart>(*engine, contract, n));
+    vcpu_parts.push_back(std::make_unique<VcpuPart>(*engine, n));
     if (!apic) apic_parts.push_back(std::make_unique<ApicPart>(*engine, n));
   }
   return {};

@@ -64,7 +64,7 @@ class ClockPart final : public state::Part {
 
 class VcpuPart final : public state::Part {
  public:
-  VcpuPart(Engine& engine, const CpuContract& contract, u32 vcpu) : engine_(engine), contract_(contract), vcpu_(vcpu) {}
+  VcpuPart(Engine& engine, u32 vcpu) : engine_(engine), vcpu_(vcpu) {}
   state::Schema schema() const override { return state::schema_of<VcpuState>(); }
   cbor::Value capture() const override { return state::save_record(engine_.get(vcpu_)); }
   std::optional<state::Written> capture_for(u16 version, const std::string& object, state::Problems& problems) const override {
@@ -76,7 +76,6 @@ class VcpuPart final : public state::Part {
 
  private:
   Engine& engine_;
-  const CpuContract& contract_;
   const u32 vcpu_;
 };
 

@@ -12,6 +12,7 @@
 #include "host/host_clock.hpp"
 #include "machine/board.hpp"
 #include "machine/dirty_base.hpp"
+#include "machine/processors.hpp"
 #include "machine/releases.hpp"
 #include "machine/staging.hpp"
 #include "snapshot/format.hpp"
@@ -111,7 +112,11 @@ Result<std::unique_ptr<Machine>> Machine::restore(snapshot::OpenSnapshot saved, 
   STASIS_TRY_SET(ChosenEngine chosen, choose_engine(options));
   Problems problems;
   auto [config, contract, images] = take_machine(saved.image, problems);
-  if (problems.empty()) check_contract(contract, chosen.offer, config.cpus, problems);
+  if (problems.empty()) {
+    check_contract(contract, chosen.offer, config.cpus, problems);
+    Problems damage;  // told with the other parts' below
+    Processors(saved.image, config.cpus, damage).check_for(chosen.offer, contract, problems);
+  }
   if (!problems.empty()) return refuse(saved.path, problems);
 
   STASIS_TRY_SET(GuestMemory memory, memory_of(saved));

@@ -99,5 +99,20 @@ TEST_F(KvmDefects, defect_19_a_host_that_lacks_a_feature_or_the_tsc_rate_is_refu
   EXPECT_TRUE(Machine::restore(file, {}, on(host())));
 }
 
+TEST_F(KvmDefects, defect_19_a_host_that_lacks_msrs_is_refused_with_all_of_them_by_name) {
+  const auto more = host();
+  more->msr_values[0x140] = more->msr_values[0x1fc] = 0;
+  auto machine = must(Machine::boot(two_cpus(), images(spin()), {}, on(more)));
+  for (auto& [id, vcpu] : more->vcpus) vcpu.msrs[0x140] = 1, vcpu.msrs[0x1fc] = 2;
+  ASSERT_EQ(machine->run(machine->retired() + 100'000), MachineEvent::none) << machine->failure();
+  must(machine->save(file, nullptr));
+  expect_refused(host(), {"0x140 (MSR_MISC_FEATURES_ENABLES)", "0x1fc (MSR_POWER_CTL)", "cpu/0", "cpu/1"});
+  const auto some = host();
+  some->msr_values[0x140] = 0;
+  expect_refused(some, {"0x1fc"});
+  some->msr_values[0x1fc] = 0;
+  EXPECT_TRUE(Machine::restore(file, {}, on(some)));
+}
+
 }  // namespace
 }  // namespace stasis::tiny

@@ -170,6 +170,8 @@ Result<> KvmEngine::freeze() {
     STASIS_TRY(worker.vcpu.read_apic(apics[id], at));
     if (apics[id].timer_armed) apics[id].timer_origin_ns += guest_now() - at.guest_ns;  // the count is of a moment in between: never early
   }
+  STASIS_TRY_SET(const u64 ahead, tsc_ahead(ticks, offsets[0], mul_div(now, board_.contract.tsc_hz, kSecond) + states[0].tsc_offset));
+  for (VcpuState& state : states) state.tsc_offset += ahead;
   const u64 before_clock = guest_now();
   STASIS_TRY_SET(const Vm::ClockReading clock, vm_->clock());
   board_.pvclock.offset_ns = clock.ns - (clock.host_tsc ? guest_time_at(clock.host_tsc) : before_clock);
@@ -179,6 +181,31 @@ Result<> KvmEngine::freeze() {
   base_ns_ = now;
   base_ticks_ = ticks;
   return {};
+}
+
+// A TSC goes as fast as this host lets it, which may not be quite what the contract says: within 250 ppm without scaling, in
+// whole kHz with it. What it is ahead of guest time then belongs to its offset, or it would jump, perhaps back, when it goes on.
+Result<u64> KvmEngine::tsc_ahead(u64 ticks, u64 kernel_offset, u64 expected) const {
+  if (board_.contract.tsc_hz == system_.tsc_hz) return 0;
+  if (!scales()) return ticks + kernel_offset - expected;
+  STASIS_TRY_SET(const u64 seen, scaled_tsc_at(ticks));
+  return seen - expected;
+}
+
+// KVM scales with a fraction of its own, whose error grows with the host's uptime: so the TSC of vCPU 0 is read, between two
+// looks at the host's, and the closest of some tries counts.
+Result<u64> KvmEngine::scaled_tsc_at(u64 ticks) const {
+  constexpr unsigned kTries = 5;
+  u64 seen = 0, closest = ~u64{0};
+  for (unsigned i = 0; i < kTries; ++i) {
+    const u64 before = system_.kernel->time_stamp();
+    STASIS_TRY_SET(const u64 tsc, workers_[0]->vcpu.guest_tsc());
+    const u64 span = system_.kernel->time_stamp() - before;
+    if (span >= closest) continue;
+    closest = span;
+    seen = tsc - scaled(before + span / 2 - ticks);
+  }
+  return seen;
 }
 
 Result<> KvmEngine::write_changed() {
@@ -194,11 +221,19 @@ Result<> KvmEngine::write_changed() {
 // From here on guest time runs: TSCs, the pvclock, and the timers that count in them.
 Result<> KvmEngine::set_time(u64 at) {
   const u64 tsc = mul_div(board_.clock.now(), board_.contract.tsc_hz, kSecond);
-  const bool scales = system_.tsc_scaling && board_.contract.tsc_hz / 1000 != system_.tsc_hz / 1000;
-  for (u32 id = 0; id < vcpus(); ++id) {
-    Worker& worker = *workers_[id];
-    worker.kernel_offset = tsc + states_[id].tsc_offset - (scales ? scaled(at) : at);
-    STASIS_TRY(worker.vcpu.set_kernel_tsc_offset(worker.kernel_offset));
+  const auto set_offsets = [&](u64 base) -> Result<> {
+    for (u32 id = 0; id < vcpus(); ++id) {
+      Worker& worker = *workers_[id];
+      worker.kernel_offset = base + states_[id].tsc_offset;
+      STASIS_TRY(worker.vcpu.set_kernel_tsc_offset(worker.kernel_offset));
+    }
+    return {};
+  };
+  const u64 base = tsc - (scales() ? scaled(at) : at);
+  STASIS_TRY(set_offsets(base));
+  if (scales()) {
+    STASIS_TRY_SET(const u64 seen, scaled_tsc_at(at));
+    STASIS_TRY(set_offsets(base + (tsc + states_[0].tsc_offset - seen)));
   }
   STASIS_TRY(set_pvclock(at));
   for (u32 id = 0; id < vcpus(); ++id) {
@@ -297,9 +332,9 @@ StopReason KvmEngine::run(u64 until_retired) {
     advance_clock();
     const u64 now = board_.clock.now();
     if (const std::string ended = ended_vcpus(); !ended.empty()) stop_with(StopReason::failed, fmt::format("the thread of vCPU {} has ended", ended));
-    if (reason_ != StopReason::count) return hold() ? reason_ : StopReason::failed;
-    if (attention_) {
-      if (auto held = hold(); !held) return failure_ = held.error().text(), StopReason::failed;
+    if (attention_ || reason_ != StopReason::count) {
+      if (!hold()) return reason_ == StopReason::failed ? reason_ : StopReason::count;  // a vCPU is late: the next call tries again
+      if (reason_ != StopReason::count) return reason_;
       attention_ = false;
       return StopReason::attention;
     }

@@ -30,7 +30,7 @@ class FakeKernel final : public Kernel {
     kvm_mp_state activity{};
     kvm_lapic_state lapic{};
     std::map<u32, u64> msrs;
-    u64 tsc_offset = 0;
+    u64 tsc_offset = 0, tsc_ratio = u64{1} << 32;
     bool turns_back = false;     // a signal mask is set: the next KVM_RUN finds the signal that it lets through
     bool timer_expired = false;  // its interrupt is not in IRR before the next KVM_RUN
     alignas(16) std::array<u8, 4096> page{};
@@ -46,6 +46,8 @@ class FakeKernel final : public Kernel {
   std::function<void()> when_reading;   // called when the engine begins to read a stopped vCPU
   int open_error = 0;
   long tsc_khz = 2'000'000;
+  bool tsc_control = false;             // KVM_CAP_TSC_CONTROL: the guest's TSC may have another rate, by a fraction of 32 bits
+  std::atomic<u64> ticks{1'000'000};    // the host's TSC
   std::atomic<u64> calls{0};
   std::atomic<u64> fail_call{0};        // the call of that number, from 1, fails with EIO; 0: none
   std::string module_name = "kvm_amd";
@@ -75,15 +77,17 @@ class FakeKernel final : public Kernel {
 
   int open() override { return open_error ? -open_error : kDevice; }
   long ioctl_value(int fd, unsigned long request, u64 argument) override {
-    if (request == KVM_CHECK_EXTENSION) return missing.contains(argument) ? 0 : argument == KVM_CAP_XSAVE2 ? 4096 : argument == KVM_CAP_TSC_CONTROL ? 0 : 1024;
+    if (request == KVM_CHECK_EXTENSION) return missing.contains(argument) ? 0 : argument == KVM_CAP_XSAVE2 ? 4096 : argument == KVM_CAP_TSC_CONTROL ? tsc_control : 1024;
     if (fails()) return -EIO;
     switch (request) {
       case KVM_GET_API_VERSION: return KVM_API_VERSION;
       case KVM_GET_VCPU_MMAP_SIZE: return 4096;
       case KVM_CREATE_VM: return kVm;
       case KVM_GET_TSC_KHZ: return tsc_khz;
-      case KVM_SET_TSS_ADDR:
-      case KVM_SET_TSC_KHZ: return 0;
+      case KVM_SET_TSS_ADDR: return 0;
+      case KVM_SET_TSC_KHZ:
+        vcpus.at(static_cast<u32>(fd - kFirstVcpu)).tsc_ratio = (argument << 32) / static_cast<u64>(tsc_khz);
+        return 0;
       case KVM_CREATE_VCPU: {
         const std::lock_guard lock(mutex_);
         vcpus[static_cast<u32>(argument)].msrs = msr_values;
@@ -91,7 +95,6 @@ class FakeKernel final : public Kernel {
       }
       default: return -EINVAL;
     }
-    static_cast<void>(fd);
   }
   long ioctl(int fd, unsigned long request, void* argument) override {
     if (fd >= kFirstVcpu && request == KVM_RUN) {
@@ -136,7 +139,9 @@ class FakeKernel final : public Kernel {
   void* map(int fd, std::size_t) override { return vcpus.at(static_cast<u32>(fd - kFirstVcpu)).page.data(); }
   void unmap(void*, std::size_t) override {}
   void close(int) override {}
-  u64 time_stamp() override { return time_ += 1000; }
+  u64 time_stamp() override { return ticks += 1000; }
+  // As RDTSC in the guest.
+  u64 guest_tsc(const Vcpu& v) { return static_cast<u64>(static_cast<unsigned __int128>(ticks.load()) * v.tsc_ratio >> 32) + v.tsc_offset; }
   std::string module() override { return module_name; }
 
  private:
@@ -177,7 +182,7 @@ class FakeKernel final : public Kernel {
     const u8 vector = static_cast<u8>(v.lapic.regs[kLvtTimer]);
     v.lapic.regs[kIrr + 16 * (vector / 32) + vector % 32 / 8] |= static_cast<char>(1 << vector % 8);
   }
-  static long vcpu_call(Vcpu& v, unsigned long request, void* a) {
+  long vcpu_call(Vcpu& v, unsigned long request, void* a) {
     switch (request) {
       case KVM_GET_REGS: return give(a, v.regs);
       case KVM_SET_REGS: return take(v.regs, a);
@@ -203,11 +208,15 @@ class FakeKernel final : public Kernel {
       default: return 0;
     }
   }
-  static long msrs(Vcpu& v, void* a, bool set) {
+  long msrs(Vcpu& v, void* a, bool set) {
     auto* const head = static_cast<kvm_msrs*>(a);
     auto* const entries = reinterpret_cast<kvm_msr_entry*>(head + 1);
     constexpr u32 kAccepted[] = {0x8b, 0xce, 0x10a, 0x6e0};  // beside those that are listed
     for (u32 i = 0; i < head->nmsrs; ++i) {
+      if (entries[i].index == 0x10 && !set) {
+        ticks += 300, entries[i].data = guest_tsc(v), ticks += 500;
+        continue;
+      }
       const bool known = v.msrs.contains(entries[i].index) || std::ranges::find(kAccepted, entries[i].index) != std::end(kAccepted);
       if (!known) return i;
       if (set) v.msrs[entries[i].index] = entries[i].data;
@@ -217,7 +226,6 @@ class FakeKernel final : public Kernel {
   }
 
   std::mutex mutex_;
-  std::atomic<u64> time_{1'000'000};
 };
 
 }  // namespace stasis::kvm

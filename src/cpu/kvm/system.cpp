@@ -122,8 +122,9 @@ Result<System> System::open(std::shared_ptr<Kernel> kernel) {
 
 CpuOffer System::offer() const {
   constexpr u32 kMostCpus = 16;
-  CpuOffer offer{.engine = "kvm", .cpuid = cpuid, .arch_capabilities = arch_capabilities, .tsc_hz = tsc_hz,
+  CpuOffer offer{.engine = "kvm", .cpuid = cpuid, .arch_capabilities = arch_capabilities, .msrs = msrs, .tsc_hz = tsc_hz,
                  .any_tsc_rate = tsc_scaling, .most_cpus = std::min(most_vcpus, kMostCpus)};
+  std::ranges::sort(offer.msrs);
   for (CpuidLeaf& leaf : offer.cpuid) {
     if (leaf.leaf == 0x8000'0008) offer.physical_bits = leaf.eax & 0xff;
     if (leaf.leaf == 1) leaf.ecx |= 1u << 24 | 1u << 21;  // TSC-deadline and x2APIC: the in-kernel local APIC's, not listed

@@ -64,6 +64,7 @@ Result<Vcpu> Vcpu::create(const Vm& vm, const CpuContract& contract, u32 id) {
   bool has_xsave = false;
   for (const CpuidLeaf& leaf : contract.cpuid) has_xsave |= leaf.leaf == 1 && (leaf.ecx >> 26 & 1);
   Vcpu vcpu(vm, Handle(system.kernel, static_cast<int>(fd)), id, has_xsave);
+  vcpu.components_ = xsave_components(contract);
   vcpu.run_ = static_cast<::kvm_run*>(system.kernel->map(static_cast<int>(fd), system.run_size));
   if (!vcpu.run_) return fail_errno("kvm", fmt::format("mapping vCPU {}", id), errno);
   if (system.xsave2) {
@@ -71,7 +72,7 @@ Result<Vcpu> Vcpu::create(const Vm& vm, const CpuContract& contract, u32 id) {
     vcpu.xsave_size_ = std::max<u64>(4096, static_cast<u64>(size));
   }
   for (const CpuidLeaf& leaf : system.cpuid)
-    if (leaf.leaf == kXsaveLeaf && leaf.subleaf >= 2 && leaf.subleaf < 64 && !(leaf.ecx & 1) && u64{leaf.ebx} + leaf.eax <= vcpu.xsave_size_)
+    if (leaf.leaf == kXsaveLeaf && leaf.subleaf >= 2 && leaf.subleaf < 64 && (vcpu.components_ >> leaf.subleaf & 1) && !(leaf.ecx & 1) && u64{leaf.ebx} + leaf.eax <= vcpu.xsave_size_)
       vcpu.component_at_[leaf.subleaf] = leaf.ebx;
   STASIS_TRY(vcpu.show(contract));
   STASIS_TRY(vcpu.find_msrs());
@@ -79,7 +80,7 @@ Result<Vcpu> Vcpu::create(const Vm& vm, const CpuContract& contract, u32 id) {
 }
 
 Vcpu::Vcpu(Vcpu&& other) noexcept
-    : vm_(other.vm_), handle_(std::move(other.handle_)), id_(other.id_), has_xsave_(other.has_xsave_), run_(std::exchange(other.run_, nullptr)),
+    : vm_(other.vm_), handle_(std::move(other.handle_)), id_(other.id_), has_xsave_(other.has_xsave_), components_(other.components_), run_(std::exchange(other.run_, nullptr)),
       xsave_size_(other.xsave_size_), component_at_(other.component_at_), msrs_(std::move(other.msrs_)) {}
 
 Vcpu::~Vcpu() {

@@ -71,6 +71,7 @@ class Vcpu {
   Handle handle_;
   u32 id_;
   bool has_xsave_;                 // the guest was shown XSAVE
+  u64 components_ = 0;             // those that it was shown; an older KVM tells of the host's others as well
   ::kvm_run* run_ = nullptr;
   u64 xsave_size_ = 4096;
   std::array<u32, 64> component_at_{};  // offsets in the XSAVE area; 0: not there

@@ -59,7 +59,7 @@ Result<> Vcpu::read_fpu(VcpuState& out) const {
   if (!has_xsave_) return {};
   u64 in_use;
   take(in_use, area, kStateBitmap);
-  out.xsave.in_use = in_use & XsaveState::kHeld;
+  out.xsave.in_use = in_use & XsaveState::kHeld & components_;
   each_field(out.xsave, [&](unsigned component, std::size_t at, auto& field) {
     if (component_at_[component] && (in_use >> component & 1)) take(field, area, component_at_[component] + at);
   });
@@ -80,7 +80,7 @@ Result<> Vcpu::write_fpu(const VcpuState& in) {
   std::vector<u8> area(xsave_size_);
   legacy_to(area, in.fpu);
   const FpuState initial{.fcw = 0x37f, .ftw = 0};
-  u64 in_use = has_xsave_ ? in.xsave.in_use : 0;
+  u64 in_use = has_xsave_ ? in.xsave.in_use & components_ : 0;
   if (in.fpu.fcw != initial.fcw || in.fpu.ftw != 0 || in.fpu.fsw != 0 || in.fpu.st != initial.st || in.fpu.fip || in.fpu.fdp || in.fpu.fop) in_use |= kX87;
   if (in.fpu.xmm != initial.xmm || in.fpu.mxcsr != initial.mxcsr) in_use |= kSse;
   put(area, kStateBitmap, in_use);
