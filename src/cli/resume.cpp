@@ -40,10 +40,10 @@ class BackgroundCheck {
       const auto checked = snapshot::verify_ram(*snapshot, &progress);
       if (checked || checked.error().code == ErrorCode::cancelled) return;
       Error error = checked.error();
-      error.message += "; the machine is paused";
       error.hint = "stop it and resume another copy; 'stasis unpause' goes on at your own risk";
+      const auto paused = vm.report(error);
+      error.message += paused ? "; the machine is paused" : "; the machine could not be paused: " + paused.error().text();
       print_error(error, json);
-      vm.report(std::move(error));
     });
   }
 
@@ -117,7 +117,7 @@ std::vector<Error> problems_of(const ResumeOptions& options) {
   open->bulk = false;
   const std::string file = options.file == "-" ? options.file : absolute_path(options.file);
   auto saved = open_snapshot(file, *open);
-  if (!saved && saved.error().code == ErrorCode::not_found && open->ancestors) {  // perhaps only the parent is missing: then the rest is told too
+  if (!saved && open->ancestors) {  // perhaps it is only the parent that is missing or damaged: then the rest is told too
     add(saved.error());
     open->ancestors = false;
     saved = file == "-" ? std::move(saved) : open_snapshot(file, *open);

@@ -4,8 +4,8 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <chrono>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <future>
 #include <memory>
@@ -77,12 +77,18 @@ Result<SaveRequest> request_from(const SaveOptions& options) {
   return out;
 }
 
+Result<> write_through() {
+  if (::fsync(STDOUT_FILENO) == 0 || errno == EINVAL || errno == EROFS || errno == ENOTSUP) return {};  // a pipe has nothing to write through
+  return fail_errno("standard output", "write to disk", errno);
+}
+
 Result<std::string> ask(const control::Client& client, const SaveOptions& options, SaveRequest request) {
   std::optional<StreamPump> pump;
   if (options.stream()) {
     STASIS_TRY_SET(StreamPump made, StreamPump::create());
     pump.emplace(std::move(made));
     request.path = pump->path();
+    request.confirm = options.verb == "suspend";
   }
   std::atomic<bool> cancelled{false}, ended{false};
   STASIS_TRY_SET(const auto signals, host::SignalWatcher::start([&](int number) {
@@ -99,23 +105,28 @@ Result<std::string> ask(const control::Client& client, const SaveOptions& option
     failed = !answer, ended = true;
     return answer;
   });
+  const auto returned = [&] { return save.wait_for(std::chrono::seconds(0)) == std::future_status::ready; };
+  const auto written = [&] {
+    if (returned() || !request.confirm) return returned();
+    const auto report = client.info();
+    return report && report->vm.save.written;
+  };
   Result<> pumped;
-  if (pump) pumped = pump->run([&] { return save.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }, [&] { return failed.load(); });
-  else if (host::is_terminal(STDERR_FILENO)) show_progress(client, save);
+  std::optional<Error> unconfirmed;
+  if (pump) {
+    pumped = pump->run(written, [&] { return failed.load(); });
+    if (pumped) pumped = write_through();
+    if (!pumped) {
+      pump->close();  // the machine notices, and goes on
+    } else if (request.confirm && !returned()) {
+      if (const auto told = client.call("PUT", "/v1/machine/save"); !told) unconfirmed = told.error();
+    }
+  } else if (host::is_terminal(STDERR_FILENO)) {
+    show_progress(client, save);
+  }
   auto answer = save.get();
   if (!pumped) return std::unexpected(std::move(pumped).error());
-  return answer;
-}
-
-// What went into a pipe is not saved before it is out of this process: until then the machine waits, and then it is told to end.
-Result<std::string> suspend_into_stream(const control::Client& client, SaveOptions options, const SaveRequest& request) {
-  STASIS_TRY_SET(const control::MachineReport before, client.info());
-  STASIS_TRY(client.call("PUT", "/v1/machine/pause"));
-  options.verb = "checkpoint";
-  auto answer = ask(client, options, request);
-  if (answer && ::fsync(STDOUT_FILENO) != 0 && errno != EINVAL && errno != EROFS && errno != ENOTSUP) answer = fail_errno("standard output", "write to disk", errno);
-  if (answer) STASIS_TRY(client.call("PUT", "/v1/machine/stop", R"({"suspended": true})"));
-  else if (before.vm.state != VmState::paused) (void)client.call("PUT", "/v1/machine/unpause");
+  if (answer && unconfirmed) return std::unexpected(std::move(*unconfirmed));
   return answer;
 }
 
@@ -123,8 +134,7 @@ Result<> run(const SaveOptions& options) {
   host::prepare_signals();
   STASIS_TRY_SET(const SaveRequest request, request_from(options));
   STASIS_TRY_SET(const control::Client client, control::Client::open(options.name));
-  const bool waits = options.stream() && options.verb == "suspend";
-  STASIS_TRY_SET(const std::string answer, waits ? suspend_into_stream(client, options, request) : ask(client, options, request));
+  STASIS_TRY_SET(const std::string answer, ask(client, options, request));
   std::string text = answer;
   if (!options.json) {
     STASIS_TRY_SET(const SaveReport report, control::save_report_from(answer, client.object()));

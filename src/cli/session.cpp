@@ -124,7 +124,8 @@ Result<int> run_here(const SessionOptions& options, const MakeMachine& make_mach
   stopper.forget();
   STASIS_TRY(ready);
   tell(ending, vm.info(), options.json, options.console.kind == host::ConsoleKind::stdio);
-  return status_of(ending);
+  const int status = status_of(ending);
+  return status == kPoweredOff && output_failed() ? kOurError : status;
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ Result<snapshot::OpenSnapshot> open_for(const SnapshotOptions& options) {
 
 Result<> show(const SnapshotOptions& options) {
   auto snapshot = open_for(options);
-  if (!snapshot && snapshot.error().code == ErrorCode::not_found && options.path.empty() && options.file != "-") {  // perhaps only a parent is
+  if (!snapshot && options.path.empty() && options.file != "-") {  // perhaps it is only a parent that is missing or damaged
     STASIS_TRY_SET(snapshot::OpenOptions alone, open_options(options.open));
     alone.ancestors = alone.bulk = false;
     if (auto found = open_snapshot(options.file, alone)) snapshot = std::move(found);

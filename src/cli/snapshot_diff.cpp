@@ -133,6 +133,7 @@ Result<int> diff(const DiffOptions& options) {
   if (options.json) print(json_of(out));
   else if (!out.equal())
     print(printable(fmt::format("A: {}\nB: {}\n\n", a.path, b.path) + records_text(out.records, options) + ram_text(out.ram, out.symbols, options)));
+  if (output_failed()) return kNotCompared;
   return out.equal() ? 0 : kDifferent;
 }
 

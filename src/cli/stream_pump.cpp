@@ -18,7 +18,7 @@ namespace stasis::cli {
 
 namespace {
 
-constexpr int kLook = 50;  // ms
+constexpr int kLook = 50, kPause = 5;  // ms
 
 // To standard output, which may be anybody's and so stays blocking: no more at once than there is room for when poll() says that there is.
 Result<> put(Bytes bytes, const std::function<bool()>& failed) {
@@ -59,14 +59,15 @@ void StreamPump::remove() {
 
 Result<> StreamPump::run(const std::function<bool()>& done, const std::function<bool()>& failed) {
   auto pumped = copy(done, failed);
-  if (!pumped) fifo_.reset();  // or the writer would wait for a reader that has gone
+  if (!pumped) close();  // or the writer would wait for a reader that has gone
   return pumped;
 }
 
+void StreamPump::close() { fifo_.reset(); }
+
 Result<> StreamPump::copy(const std::function<bool()>& done, const std::function<bool()>& failed) {
   std::vector<u8> buffer(256 * kKiB);
-  for (;;) {
-    const bool last = done();  // before looking: what was written by then is read below
+  for (bool last = false;;) {
     pollfd waiting{.fd = fifo_.get(), .events = POLLIN, .revents = 0};
     if (::poll(&waiting, 1, last ? 0 : kLook) < 0 && errno != EINTR) return fail_errno(path(), "wait", errno);
     const ssize_t got = ::read(fifo_.get(), buffer.data(), buffer.size());
@@ -76,7 +77,8 @@ Result<> StreamPump::copy(const std::function<bool()>& done, const std::function
     }
     if (got < 0 && errno != EAGAIN && errno != EINTR) return fail_errno(path(), "read", errno);
     if (last) return {};
-    if (got == 0) ::poll(nullptr, 0, 5);  // no writer yet, or no longer: poll() does not wait for one
+    last = done();  // what was written by then is read once more
+    if (got == 0 && !last) ::poll(nullptr, 0, kPause);  // no writer yet, or no longer: poll() does not wait for one
   }
 }
 

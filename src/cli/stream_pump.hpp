@@ -17,10 +17,11 @@ class StreamPump {
   StreamPump(StreamPump&& other) noexcept : folder_(std::exchange(other.folder_, {})), fifo_(std::move(other.fifo_)) {}
   StreamPump& operator=(StreamPump&&) = delete;
   ~StreamPump();
+  void close();   // the reading end: the writer notices
   void remove();  // the FIFO, from the file system: for a process that is about to end
 
   std::string path() const { return folder_ + "/stream"; }
-  // Until `done` says so and the FIFO is empty. An error here closes the FIFO, which the writer notices. `failed` ends the
+  // Until `done`, which is asked when the FIFO is empty, says so and it is empty still. An error here closes the FIFO, which the writer notices. `failed` ends the
   // wait for a reader of standard output that stalls: of a save that was made, nothing may be lost here.
   Result<> run(const std::function<bool()>& done, const std::function<bool()>& failed);
 

@@ -41,7 +41,7 @@ TEST(Messages, TheMachineReportComesBackAsItWasSent) {
   sent.vm.config.start_time = 1'750'000'000;
   sent.vm.restored_from = "/srv/\"a\".stasis";
   sent.vm.problem = Error{ErrorCode::bad_file, "snapshot a", "is damaged", "take another"};
-  sent.vm.save = {.active = true, .path = "/b", .bytes_done = 5, .bytes_total = ~0ull};
+  sent.vm.save = {.active = true, .path = "/b", .bytes_done = 5, .bytes_total = ~0ull, .written = true};
   const auto got = machine_report_from(to_json(sent), "machine fake");
   ASSERT_TRUE(got) << got.error().text();
   EXPECT_EQ(to_json(*got), to_json(sent));
@@ -73,7 +73,7 @@ TEST(Messages, ASaveMeansTheClientsFolder) {
   EXPECT_EQ(save_request_from(R"({"path":"/a/b","cwd":"/c"})")->path, "/a/b");
   EXPECT_EQ(save_request_from(R"({"path":"b","cwd":"/c"})")->path, "/c/b");
   EXPECT_EQ(save_request_from(R"({"path":"../b","cwd":"/c/"})")->path, "/c/../b");
-  const SaveRequest sent{.path = "/ü/x y", .stream = true, .encoding = snapshot::Encoding::packed, .level = 3, .encrypt_key = "/k",
+  const SaveRequest sent{.path = "/ü/x y", .stream = true, .confirm = true, .encoding = snapshot::Encoding::packed, .level = 3, .encrypt_key = "/k",
                          .incremental_from = "/p", .parents = {"/r", "/s t"}, .decrypt_key = "/q", .compat = "1.0"};
   const auto got = save_request_from(save_request_to_json(sent));
   ASSERT_TRUE(got);
@@ -83,7 +83,7 @@ TEST(Messages, ASaveMeansTheClientsFolder) {
   for (const char* text : {R"({"path":"/b","level":20})", R"({"path":"/b","parents":"p"})", R"({"path":"/b","parents":[1]})", R"({"path":"/b","level":-1})", R"({"path":"/b","encoding":"zip"})", R"({"path":"/b","stream":1})"})
     EXPECT_FALSE(save_request_from(text)) << text;
   for (const char* text : {"", "{}", R"({"path":""})", R"({"path":"b"})", R"({"path":"b","cwd":"c"})", R"({"path":5})",
-                           R"({"path":"/a\u0000b"})", R"({"path":"/a","to":"x"})", R"(["/a"])"}) {
+                           R"({"path":"/a\u0000b"})", R"({"path":"/a","to":"x"})", R"(["/a"])", R"({"path":"/a","confirm":true})", R"({"path":"/a","stream":true,"confirm":1})"}) {
     const auto refused = save_request_from(text);
     ASSERT_FALSE(refused) << text;
     EXPECT_EQ(refused.error().code, ErrorCode::usage);
@@ -96,9 +96,8 @@ TEST(Verbs, EachReachesTheMachine) {
     EXPECT_EQ(answer(target, {"PUT", std::string("/v1/machine/") + verb, ""}).status, 200) << verb;
     EXPECT_EQ(target.last(), verb);
   }
-  EXPECT_EQ(answer(target, {"PUT", "/v1/machine/stop", R"({"suspended": true})"}).status, 200);
-  EXPECT_EQ(target.last(), "stop as suspended");
-  for (const char* body : {"[]", R"({"suspended": 1})", R"({"now": true})"}) EXPECT_EQ(answer(target, {"PUT", "/v1/machine/stop", body}).status, 400) << body;
+  EXPECT_EQ(answer(target, {"PUT", "/v1/machine/save", ""}).status, 200);
+  EXPECT_EQ(target.last(), "confirm_save");
   for (const char* verb : {"checkpoint", "suspend"}) {
     const Answer saved = answer(target, {"PUT", std::string("/v1/machine/") + verb, R"({"path":"a","cwd":"/b"})"});
     EXPECT_EQ(saved.status, 200);

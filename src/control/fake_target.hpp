@@ -20,9 +20,10 @@ class FakeTarget final : public Target {
   Result<> unpause() override { return note("unpause", VmState::running); }
   Result<> powerdown() override { return note("powerdown", state); }
   Result<> reset() override { return note("reset", state); }
-  Result<> stop(bool suspended) override { return note(suspended ? "stop as suspended" : "stop", VmState::ended); }
+  Result<> stop() override { return note("stop", VmState::ended); }
   Result<SaveReport> checkpoint(const SaveRequest& request) override { return save("checkpoint " + request.path); }
   Result<SaveReport> suspend(const SaveRequest& request) override { return save("suspend " + request.path); }
+  Result<> confirm_save() override { return note("confirm_save", state); }
   Result<> cancel_save() override { return fail(ErrorCode::state, "machine fake", "is not being saved"); }
   Result<std::string> digest() override { return "0123456789abcdef0123456789abcdef"; }
   std::size_t console_input(Bytes bytes) override {  // echoes

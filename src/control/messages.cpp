@@ -94,7 +94,7 @@ std::string to_json(const MachineReport& report) {
             {"problem", nullptr}};
   if (!vm.restored_from.empty()) json["restored_from"] = vm.restored_from;
   if (vm.save.active)
-    json["save"] = {{"path", vm.save.path}, {"bytes_done", vm.save.bytes_done}, {"bytes_total", vm.save.bytes_total}};
+    json["save"] = {{"path", vm.save.path}, {"bytes_done", vm.save.bytes_done}, {"bytes_total", vm.save.bytes_total}, {"written", vm.save.written}};
   if (vm.problem) json["problem"] = body_of(*vm.problem);
   return text_of(json);
 }
@@ -123,6 +123,7 @@ std::string digest_to_json(const std::string& digest) { return text_of({{"digest
 std::string save_request_to_json(const SaveRequest& request) {
   Json json{{"path", request.path}};
   if (request.stream) json["stream"] = true;
+  if (request.confirm) json["confirm"] = true;
   if (request.encoding == snapshot::Encoding::packed) json["encoding"] = name_of(request.encoding), json["level"] = request.level;
   for (const auto& [name, field] : kSaveTexts)
     if (!(request.*field).empty() && field != &SaveRequest::path) json[name] = request.*field;
@@ -150,7 +151,7 @@ Result<MachineReport> machine_report_from(const std::string& text, const std::st
   vm.restored_from = member<std::string>(json, "restored_from");
   if (const auto save = json.find("save"); save != json.end() && save->is_object())
     vm.save = {.active = true, .path = member<std::string>(*save, "path"), .bytes_done = member<u64>(*save, "bytes_done"),
-               .bytes_total = member<u64>(*save, "bytes_total")};
+               .bytes_total = member<u64>(*save, "bytes_total"), .written = member<bool>(*save, "written")};
   if (const auto problem = json.find("problem"); problem != json.end() && problem->is_object())
     vm.problem = error_from_body(*problem, {.code = ErrorCode::host, .object = {}, .message = "is not told", .hint = {}});
   return report;
@@ -192,9 +193,9 @@ Result<SaveRequest> save_request_from(const std::string& text) {
       if (!value.is_array() || value.size() > kMostParents || !std::ranges::all_of(value, is_path))
         return wrong("array of texts that can be paths", "send at most 1000 JSON strings");
       out.parents = value.get<std::vector<std::string>>();
-    } else if (key == "stream") {
+    } else if (key == "stream" || key == "confirm") {
       if (!value.is_boolean()) return wrong("boolean", "send true or false");
-      out.stream = value.get<bool>();
+      (key == "stream" ? out.stream : out.confirm) = value.get<bool>();
     } else if (key == "encoding") {
       if (value != "mapped" && value != "packed") return wrong("encoding", "send \"mapped\" or \"packed\"");
       out.encoding = value == "packed" ? snapshot::Encoding::packed : snapshot::Encoding::mapped;
@@ -203,23 +204,15 @@ Result<SaveRequest> save_request_from(const std::string& text) {
       out.level = value.get<int>();
     } else {
       return fail(ErrorCode::usage, "request", fmt::format("has a member '{}' that is not known here", key),
-                  "send path, cwd, stream, encoding, level, encrypt_key, incremental_from, parents, decrypt_key and compat only");
+                  "send path, cwd, stream, confirm, encoding, level, encrypt_key, incremental_from, parents, decrypt_key and compat only");
     }
   }
+  if (out.confirm && !out.stream) return fail(ErrorCode::usage, "request", "has 'confirm' without 'stream'", "a file needs none: it is there or it is not");
   if (out.path.empty()) return fail(ErrorCode::usage, "request", "names no path", R"(send {"path": "/srv/a.stasis"})");
   for (const auto& [name, field] : kSaveTexts)
     if (field != &SaveRequest::compat) STASIS_TRY(make_absolute(out.*field, name, cwd));
   for (std::string& parent : out.parents) STASIS_TRY(make_absolute(parent, "parents", cwd));
   return out;
-}
-
-Result<bool> stop_request_from(const std::string& text) {
-  if (text.empty()) return false;
-  STASIS_TRY_SET(const Json json, parse(text, "request"));
-  for (const auto& [key, value] : json.items())
-    if (key != "suspended" || !value.is_boolean())
-      return fail(ErrorCode::usage, "request", fmt::format("has a member '{}' that is not known here, or is no boolean", key), R"(send nothing, or {"suspended": true})");
-  return json.value("suspended", false);
 }
 
 }  // namespace stasis::control

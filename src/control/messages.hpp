@@ -27,7 +27,5 @@ Result<std::string> digest_from(const std::string& json, const std::string& obje
 Error error_from(const std::string& json, const std::string& object);
 // Its paths become absolute: those that are not are in the client's folder `cwd`.
 Result<SaveRequest> save_request_from(const std::string& json);
-// Whether the machine that is stopped has been saved by its stopper, and so counts as suspended.
-Result<bool> stop_request_from(const std::string& text);
 
 }  // namespace stasis::control

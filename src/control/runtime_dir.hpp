@@ -31,7 +31,7 @@ class ClaimedName {
   // Creates the folder (0700) when it is missing. A socket whose process is gone is removed.
   // A name in use: `exists`, with the process id.
   static Result<ClaimedName> claim(std::string_view name, const std::string& dir = runtime_dir());
-  // What claim() would say now; creates, takes and changes nothing.
+  // What claim() would say, as far as can be seen without creating or taking anything: of a machine that is still starting nothing.
   static Result<> check(std::string_view name, const std::string& dir = runtime_dir());
   ClaimedName(ClaimedName&&) = default;
   ~ClaimedName();

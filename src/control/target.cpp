@@ -8,10 +8,11 @@ Result<> VmTarget::pause() { return vm_.pause(); }
 Result<> VmTarget::unpause() { return vm_.unpause(); }
 Result<> VmTarget::powerdown() { return vm_.powerdown(); }
 Result<> VmTarget::reset() { return vm_.reset(); }
-Result<> VmTarget::stop(bool suspended) { return vm_.stop(suspended ? Outcome::suspended : Outcome::stopped); }
+Result<> VmTarget::stop() { return vm_.stop(); }
 Result<SaveReport> VmTarget::checkpoint(const SaveRequest& request) { return vm_.checkpoint(request); }
 Result<SaveReport> VmTarget::suspend(const SaveRequest& request) { return vm_.suspend(request); }
 Result<> VmTarget::cancel_save() { return vm_.cancel_save(); }
+Result<> VmTarget::confirm_save() { return vm_.confirm_save(); }
 Result<std::string> VmTarget::digest() { return vm_.digest(); }
 
 std::size_t VmTarget::console_input(Bytes bytes) { return vm_.console_input(bytes); }

@@ -14,10 +14,11 @@ class Target {
   virtual Result<> unpause() = 0;
   virtual Result<> powerdown() = 0;
   virtual Result<> reset() = 0;
-  virtual Result<> stop(bool suspended) = 0;
+  virtual Result<> stop() = 0;
   virtual Result<SaveReport> checkpoint(const SaveRequest& request) = 0;
   virtual Result<SaveReport> suspend(const SaveRequest& request) = 0;
   virtual Result<> cancel_save() = 0;
+  virtual Result<> confirm_save() = 0;
   virtual Result<std::string> digest() = 0;
   virtual std::size_t console_input(Bytes bytes) = 0;  // how many it took
   virtual u64 add_console_listener(std::function<void(Bytes)> listener) = 0;
@@ -32,10 +33,11 @@ class VmTarget final : public Target {
   Result<> unpause() override;
   Result<> powerdown() override;
   Result<> reset() override;
-  Result<> stop(bool suspended) override;
+  Result<> stop() override;
   Result<SaveReport> checkpoint(const SaveRequest& request) override;
   Result<SaveReport> suspend(const SaveRequest& request) override;
   Result<> cancel_save() override;
+  Result<> confirm_save() override;
   Result<std::string> digest() override;
   std::size_t console_input(Bytes bytes) override;
   u64 add_console_listener(std::function<void(Bytes)> listener) override;

@@ -21,13 +21,6 @@ Answer act(Target& target, const Request& request) {
   return machine_info(target, request);
 }
 
-Answer stop(Target& target, const Request& request) {
-  const auto suspended = stop_request_from(request.body);
-  if (!suspended) return answer_error(suspended.error());
-  if (auto done = target.stop(*suspended); !done) return answer_error(done.error());
-  return machine_info(target, request);
-}
-
 template <Result<SaveReport> (Target::*kSave)(const SaveRequest&)>
 Answer save(Target& target, const Request& request) {
   const auto wanted = save_request_from(request.body);
@@ -59,9 +52,10 @@ constexpr Verb kVerbs[] = {
     {"PUT", "/v1/machine/unpause", act<&Target::unpause>},
     {"PUT", "/v1/machine/powerdown", act<&Target::powerdown>},
     {"PUT", "/v1/machine/reset", act<&Target::reset>},
-    {"PUT", "/v1/machine/stop", stop},
+    {"PUT", "/v1/machine/stop", act<&Target::stop>},
     {"PUT", "/v1/machine/checkpoint", save<&Target::checkpoint>},
     {"PUT", "/v1/machine/suspend", save<&Target::suspend>},
+    {"PUT", "/v1/machine/save", act<&Target::confirm_save>},
     {"DELETE", "/v1/machine/save", act<&Target::cancel_save>},
     {"GET", "/v1/machine/digest", digest},
     {"GET", kConsolePath, console},

@@ -66,6 +66,7 @@ class Engine {
   // All vCPUs stop at an instruction boundary and guest time stands still, until the next run(). An error names the
   // vCPU that did not stop in time; the guest then runs on.
   virtual Result<> hold() { return {}; }
+  virtual bool held() const { return true; }  // between runs
   // Whether the guest crashed, or the engine failed, on the way to where it is held: the next run() tells which.
   virtual bool ended() const { return false; }
   // From a device: run() returns soon (some ms), the guest runs on meanwhile.

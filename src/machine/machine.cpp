@@ -139,7 +139,7 @@ Result<std::unique_ptr<Machine>> Machine::restore(snapshot::OpenSnapshot saved, 
 MachineEvent Machine::run(u64 until_retired) {
   dirty_->changing();
   const StopReason reason = board_->engine->run(until_retired);
-  if (board_->wanted != MachineEvent::none) return std::exchange(board_->wanted, MachineEvent::none);
+  if (board_->wanted != MachineEvent::none && board_->engine->held()) return std::exchange(board_->wanted, MachineEvent::none);
   switch (reason) {
     case StopReason::count: return MachineEvent::none;
     case StopReason::idle: return MachineEvent::idle;

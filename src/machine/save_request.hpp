@@ -14,6 +14,7 @@ namespace stasis {
 struct SaveRequest {
   std::string path{};             // absolute; of a FIFO when `stream`
   bool stream = false;            // written into the FIFO `path` without a seek; nothing is replaced
+  bool confirm = false;           // a suspend into a stream: the machine ends only when Vm::confirm_save() says that all was taken
   snapshot::Encoding encoding = snapshot::Encoding::mapped;
   int level = 1;                  // packed only; see snapshot::SaveOptions
   std::string encrypt_key{};      // key file; empty: clear

@@ -2,6 +2,7 @@
 #include "machine/vm.hpp"
 
 #include <fmt/format.h>
+#include <poll.h>
 
 #include <algorithm>
 #include <chrono>
@@ -109,23 +110,20 @@ Result<> Vm::reset() {
   });
 }
 
-Result<> Vm::stop(Outcome as) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (saving_) cancel_save_ = true;
-  }
-  return ask<void>([this, as]() -> Result<> {
-    wanted_end_ = Ending{.outcome = as};
+Result<> Vm::stop() {
+  stopping_ = true;  // for good: what is asked ends the machine
+  return ask<void>([this]() -> Result<> {
+    wanted_end_ = Ending{.outcome = Outcome::stopped};
     return {};
   });
 }
 
-void Vm::report(Error problem) {
+Result<> Vm::report(Error problem) {
   {
     const std::lock_guard lock(mutex_);
     problem_ = std::move(problem);
   }
-  (void)pause();  // one that has ended needs none
+  return pause();
 }
 
 Result<std::string> Vm::digest() {
@@ -148,6 +146,7 @@ Result<SaveReport> Vm::ask_to_save(const SaveRequest& request, bool then_end) {
     STASIS_TRY_SET(const PreparedSave save, prepare_save(request));
     return ask<SaveReport>([&]() -> Result<SaveReport> {
       auto saved = save_now(save);
+      if (saved && then_end && request.confirm) STASIS_TRY(wait_until_taken(save));
       if (saved && then_end) wanted_end_ = Ending{.outcome = Outcome::suspended};
       return saved;
     });
@@ -161,10 +160,39 @@ void Vm::begin_save(const std::string& path) {
   cancel_save_ = false;
   save_path_ = path;
   save_done_ = save_total_ = 0;
+  written_ = taken_ = false;
+}
+
+Result<> Vm::confirm_save() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!written_ || cancel_save_ || stopping_)
+      return fail(ErrorCode::state, "machine " + options_.name, "has no stream that waits to be taken", "see docs/control.yaml: suspend with 'confirm'");
+    taken_ = true;
+  }
+  wake_.notify_all();
+  return {};
+}
+
+// The snapshot is nobody's as long as it is on its way.
+Result<> Vm::wait_until_taken(const PreparedSave& save) {
+  constexpr std::chrono::milliseconds kLook(50);
+  const auto reader_has_gone = [&] {
+    pollfd stream{.fd = save.stream.get(), .events = 0, .revents = 0};
+    return ::poll(&stream, 1, 0) == 1 && (stream.revents & POLLERR);
+  };
+  std::unique_lock lock(mutex_);
+  written_ = true;
+  while (!taken_ && !cancel_save_ && !stopping_ && !reader_has_gone()) wake_.wait_for(lock, kLook);
+  written_ = false;
+  if (taken_) return {};
+  return fail(ErrorCode::cancelled, "machine " + options_.name, cancel_save_ || stopping_ ? "saving was cancelled" : "who read the snapshot has gone before it had all of it",
+              "the guest goes on; suspend it again");
 }
 
 Result<> Vm::cancel_save() {
   const std::lock_guard lock(mutex_);
+  if (taken_) return fail(ErrorCode::state, "machine " + options_.name, "is saved already, and ends");
   if (!saving_) return fail(ErrorCode::state, "machine " + options_.name, "is not being saved");
   cancel_save_ = true;
   return {};
@@ -188,7 +216,7 @@ VmInfo Vm::info() {
              .retired = retired_, .guest_ns = guest_ns_, .pace = options_.pace, .restored_from = machine_->restored_from(), .problem = {}};
   const std::lock_guard lock(mutex_);
   out.problem = problem_;
-  out.save = {.active = saving_, .path = saving_ ? save_path_ : "", .bytes_done = save_done_, .bytes_total = save_total_};
+  out.save = {.active = saving_, .path = saving_ ? save_path_ : "", .bytes_done = save_done_, .bytes_total = save_total_, .written = written_};
   out.state = ending_ ? VmState::ended : saving_ ? VmState::saving : paused_ ? VmState::paused : VmState::running;
   return out;
 }
@@ -335,10 +363,10 @@ void Vm::reached_stop() {
 Result<SaveReport> Vm::save_now(const PreparedSave& save) {
   console_.flush();
   SaveProgress progress;
-  progress.step = [this](u64 done, u64 total) {
+  progress.step = [this, &save](u64 done, u64 total) {
     save_done_ = done;
     save_total_ = total;
-    return !cancel_save_;
+    return !cancel_save_ && !(stopping_ && save.request.stream);
   };
   return machine_->save(save, &progress);
 }

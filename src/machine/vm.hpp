@@ -55,6 +55,7 @@ struct SaveStatus {
   bool active = false;
   std::string path;
   u64 bytes_done = 0, bytes_total = 0;
+  bool written = false;  // all is in the stream; the machine waits for confirm_save()
 };
 
 struct VmInfo {
@@ -85,13 +86,16 @@ class Vm {
   Result<> unpause();
   Result<> powerdown();           // presses the power button
   Result<> reset();               // a machine that cannot start again ends as `failed`
-  Result<> stop(Outcome as = Outcome::stopped);  // cancels a save that goes on
+  Result<> stop();                // cancels a save into a stream, which may stall; others it waits for
   Result<SaveReport> checkpoint(const SaveRequest& request);  // the guest goes on afterwards
   Result<SaveReport> suspend(const SaveRequest& request);     // then the machine ends as `suspended`
   Result<> cancel_save();         // the save in progress, if any, returns `cancelled`, and the guest goes on
+  // The reader of a suspended machine's stream (SaveRequest::confirm) has all of it: the machine may end. Without it, or when
+  // the reader closes the stream, the guest goes on.
+  Result<> confirm_save();
   Result<std::string> digest();
-  // What somebody found wrong with the machine: it is paused, and info() tells why. To unpause it is the user's own risk.
-  void report(Error problem);
+  // What somebody found wrong with the machine: info() tells it from now on. Pauses it; to unpause it is the user's own risk.
+  Result<> report(Error problem);
 
   // To COM1: bytes queue up until the UART takes them; returns how many found room. (From it: ConsoleHub.)
   std::size_t console_input(Bytes bytes);
@@ -115,6 +119,7 @@ class Vm {
   Result<> restart();
   void begin_save(const std::string& path);  // mutex_ is held
   Result<SaveReport> save_now(const PreparedSave& save);
+  Result<> wait_until_taken(const PreparedSave& save);
   Result<SaveReport> ask_to_save(const SaveRequest& request, bool then_end);
   template <class T>
   Result<T> ask(std::function<Result<T>()> action);
@@ -131,8 +136,9 @@ class Vm {
   std::optional<Ending> ending_;
   std::string save_path_;
   std::optional<Error> problem_;
+  bool written_ = false, taken_ = false;  // of a save's stream: nothing is left to write; its reader has said so
 
-  std::atomic<bool> saving_{false}, cancel_save_{false}, paused_{false};
+  std::atomic<bool> saving_{false}, cancel_save_{false}, stopping_{false}, paused_{false};
   std::atomic<u64> save_done_{0}, save_total_{0}, retired_{0}, guest_ns_{0};
 
   // The machine's thread only.

@@ -161,12 +161,13 @@ class Ancestry {
         continue;
       }
       // A file of that name that is damaged is worth more words than "not found".
-      if (parent.error().code != ErrorCode::not_found) code = parent.error().code;
+      if (parent.error().code == ErrorCode::bad_file) code = ErrorCode::bad_file;
       tried += fmt::format("{}{}", tried.empty() ? "" : "; ", parent.error().text());
     }
     if (above) return std::unexpected(std::move(*above));
     return fail(code, "snapshot " + child.path,
-                fmt::format("its parent '{}' (content {}, uuid {}) was not found: {}", wanted.file, hex(wanted.content), uuid_text(wanted.uuid), tried),
+                fmt::format("its parent '{}' (content {}, uuid {}) {}: {}", wanted.file, hex(wanted.content), uuid_text(wanted.uuid),
+                            code == ErrorCode::bad_file ? "cannot be used" : "was not found", tried),
                 "say where it is: --parent FILE or --parent FOLDER");
   }
 

@@ -2,6 +2,7 @@
 #include "snapshot/writer.hpp"
 
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -54,11 +55,23 @@ class StreamSink : public Sink {
   std::function<bool()> goes_on_;
 };
 
+// Whether it was opened from there, whatever is there now.
+bool is_place_of(const OpenSnapshot& snapshot, const std::string& path) {
+  const auto place = [](const std::string& name) {
+    std::error_code unknown;
+    const std::filesystem::path real = std::filesystem::weakly_canonical(name, unknown);
+    return unknown ? std::filesystem::path(name) : real;
+  };
+  struct stat opened, there;
+  if (!snapshot.file || ::fstat(snapshot.file.get(), &opened) != 0) return false;
+  return place(snapshot.path) == place(path) || (::stat(path.c_str(), &there) == 0 && there.st_dev == opened.st_dev && there.st_ino == opened.st_ino);
+}
+
 }  // namespace
 
 Result<SaveReport> save(const std::string& path, const Image& image, const RamSource& ram, SaveProgress* progress, const SaveOptions& options) {
   STASIS_TRY_SET(Publication publication, Publication::begin(path));
-  if (options.source && std::filesystem::absolute(options.source->path) == std::filesystem::absolute(path)) STASIS_TRY(publication.check_replaces(options.source->file.get()));
+  if (options.source && is_place_of(*options.source, path)) STASIS_TRY(publication.check_replaces(options.source->file.get()));
   FileSink sink(publication.fd(), path);
   STASIS_TRY_SET(SaveReport report, encode(sink, image, ram, progress, options));
   STASIS_TRY(publication.publish());

@@ -416,7 +416,7 @@ class Control(CommandLine):
                 path = found[1]
             elif (found := re.match(r"    (get|put|delete):$", line)) and path:
                 described.append((found[1].upper(), path))
-        self.assertEqual(len(described), 11)
+        self.assertEqual(len(described), 12)
         for method, path in sorted(described, key=lambda verb: verb[1].endswith("stop")):
             connection = http.client.HTTPConnection("stasis")
             connection.sock = socket.socket(socket.AF_UNIX)

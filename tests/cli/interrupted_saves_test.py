@@ -116,6 +116,13 @@ class Stalled(Interrupted):
         self.next_save_is_right(guest)
 
 
+    def suspending(self):
+        """A suspend of which all is written, and next to nothing read: the snapshot fits into a FIFO, not into a pipe of one page."""
+        saver = subprocess.Popen([STASIS, "suspend", "g", "-"], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pipesize=4096)
+        self.addCleanup(lambda: (saver.kill(), saver.wait(), saver.stdout.close(), saver.stderr.close()))
+        self.until(lambda: (self.info("g")["save"] or {}).get("written"))
+        return saver
+
     def test_a_suspend_into_a_pipe_ends_the_guest_only_when_all_is_out(self):
         guest = self.filled_guest()
         with subprocess.Popen([STASIS, "suspend", "g", "-", "--level", "0"], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as saver:
@@ -126,10 +133,33 @@ class Stalled(Interrupted):
         self.answers(guest, b"still-there")
         self.assertEqual(self.info("g")["state"], "running")
         with open(self.kept, "wb") as kept:
-            subprocess.run([STASIS, "suspend", "g", "-"], env=self.env, stdout=kept, check=True, capture_output=False, stderr=subprocess.DEVNULL)
+            subprocess.run([STASIS, "suspend", "g", "-"], env=self.env, stdout=kept, check=True, stderr=subprocess.DEVNULL)
         self.assertEqual(guest.wait(20), SUSPENDED)
         with open(self.kept, "rb") as kept:
             whole = subprocess.run([STASIS, "snapshot", "convert", "-", self.folder / "whole.stasis"], env=self.env, stdin=kept, capture_output=True, check=False)
+        self.assertEqual(whole.returncode, 0, whole.stderr)
+        self.assertEqual(self.stasis("resume", "whole.stasis", stdin="backQ").out, "back")
+
+    def test_a_guest_whose_snapshot_nobody_takes_goes_on(self):
+        guest = self.guest()
+        self.read_until(guest.stdout.fileno(), b"tiny")
+        for ending in (signal.SIGINT, signal.SIGKILL):
+            saver = self.suspending()
+            saver.send_signal(ending)
+            self.assertNotEqual(saver.wait(20), 0)
+            self.answers(guest, b"goes-on")
+        self.assertEqual(self.info("g")["state"], "running")
+        # What others ask meanwhile comes after it.
+        saver = self.suspending()
+        late = subprocess.Popen([STASIS, "unpause", "g"], env=self.env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        self.addCleanup(lambda: (late.wait(), late.stderr.close()))
+        time.sleep(0.2)
+        self.assertEqual(self.info("g")["state"], "saving")
+        snapshot = saver.stdout.read()
+        self.assertEqual(saver.wait(20), 0, saver.stderr.read())
+        self.assertEqual(guest.wait(20), SUSPENDED)
+        self.assertNotEqual(late.wait(20), 0)
+        whole = subprocess.run([STASIS, "snapshot", "convert", "-", self.folder / "whole.stasis"], env=self.env, input=snapshot, capture_output=True, check=False)
         self.assertEqual(whole.returncode, 0, whole.stderr)
         self.assertEqual(self.stasis("resume", "whole.stasis", stdin="backQ").out, "back")
 

@@ -164,6 +164,29 @@ class Forms(SnapshotFiles):
             self.assertRegex(self.snapshot(command, "--help").out, "Example", command)
 
 
+    def test_a_damaged_parent_hides_nothing_of_its_child(self):
+        shutil.copy(self.path("a.stasis"), self.path("p.stasis"))
+        self.snapshot("rebase", "b.stasis", "--onto", "p.stasis", "c.stasis")
+        self.path("p.stasis").write_bytes(self.path("p.stasis").read_bytes()[:-1])
+        self.assertEqual(self.shown("c.stasis")["content"], self.digest("b.stasis"))
+        self.no("squash", "c.stasis", "x.stasis", says="cannot be used")
+        done = self.stasis("resume", "c.stasis", "--dry-run", "--json", status=12)
+        self.assertIn("p.stasis", done.out)
+        self.assertIn("p.stasis", self.snapshot("verify", "c.stasis", status=FAILED).out)
+
+    def test_other_names_and_no_folder(self):
+        os.symlink("b.stasis", self.path("link"))
+        shutil.copy(self.path("b.stasis"), self.path("c.stasis"))
+        self.snapshot("convert", "./c.stasis", "c.stasis", "--encoding", "packed")
+        self.assertEqual(self.digest("c.stasis"), self.digest("b.stasis"))
+        # From a folder that is gone, a stream can still be converted.
+        gone = self.folder / "gone"
+        gone.mkdir()
+        with open(self.path("b.stasis"), "rb") as source:
+            done = subprocess.run(["sh", "-c", f"cd {gone} && rmdir {gone} && exec {STASIS} snapshot convert - {self.path('d.stasis')}"], stdin=source, capture_output=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.only("c.stasis", "d.stasis", "link")
+
     def test_damaged_ram_is_no_difference(self):
         content = bytearray(self.path("b.stasis").read_bytes())
         content[self.shown("b.stasis", "memory/ram")["offset"] + (18 << 20)] ^= 1

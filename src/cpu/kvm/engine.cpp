@@ -124,7 +124,7 @@ Result<> KvmEngine::wait_parked(Lock& lock) {
   std::string late;
   for (const auto& worker : workers_)
     if (!worker->parked) late += fmt::format("{}{}", late.empty() ? "" : ", ", worker->vcpu.id());
-  return fail(ErrorCode::host, "kvm", fmt::format("vCPU {} did not stop within {} ms", late, board_.stop_limit_ns / kMillisecond),
+  return fail(ErrorCode::busy, "kvm", fmt::format("vCPU {} did not stop within {} ms", late, board_.stop_limit_ns / kMillisecond),
               "the guest runs on; try again when the host is less busy");
 }
 
@@ -136,17 +136,30 @@ void KvmEngine::release() {
 
 Result<> KvmEngine::hold() {
   if (held_) return {};
+  auto stopped = stop();
+  if (!stopped) release();
+  return stopped;
+}
+
+Result<> KvmEngine::stop() {
   if (!lock_.owns_lock()) lock_.lock();
   stop_ = true;
-  auto stopped = wait_parked(lock_);
-  if (stopped) stopped = freeze();
-  if (!stopped) {
-    release();
-    return stopped;
-  }
+  STASIS_TRY(wait_parked(lock_));
+  STASIS_TRY(freeze());
   held_ = true;
   lock_.unlock();
   return {};
+}
+
+// A device asked for it, or a vCPU met its end. One that is late is waited for again by the next run(), and until then no other
+// goes on; any other failure is the machine's.
+StopReason KvmEngine::stop_for_attention() {
+  if (auto stopped = stop(); !stopped) {
+    if (stopped.error().code == ErrorCode::busy) return StopReason::count;
+    if (reason_ != StopReason::failed) failure_ = stopped.error().text();
+    return reason_ = StopReason::failed;
+  }
+  return std::exchange(attention_, false) && reason_ == StopReason::count ? StopReason::attention : reason_;
 }
 
 // The instant is taken once; what is read from the kernel after it is put in relation to it.
@@ -163,6 +176,11 @@ Result<> KvmEngine::freeze() {
     STASIS_TRY_SET(const u64 offset, worker.vcpu.kernel_tsc_offset());
     offsets.push_back(offset);
     states[id].tsc_offset += offset - worker.kernel_offset;  // the guest wrote its TSC
+  }
+  STASIS_TRY_SET(const u64 ahead, tsc_ahead(ticks, offsets[0], mul_div(now, board_.contract.tsc_hz, kSecond) + states[0].tsc_offset));
+  for (u32 id = 0; id < vcpus(); ++id) {
+    Worker& worker = *workers_[id];
+    states[id].tsc_offset += ahead;
     STASIS_TRY(worker.vcpu.read(states[id]));
     Instant at = instant(id);
     at.guest_ns = guest_now();
@@ -170,8 +188,6 @@ Result<> KvmEngine::freeze() {
     STASIS_TRY(worker.vcpu.read_apic(apics[id], at));
     if (apics[id].timer_armed) apics[id].timer_origin_ns += guest_now() - at.guest_ns;  // the count is of a moment in between: never early
   }
-  STASIS_TRY_SET(const u64 ahead, tsc_ahead(ticks, offsets[0], mul_div(now, board_.contract.tsc_hz, kSecond) + states[0].tsc_offset));
-  for (VcpuState& state : states) state.tsc_offset += ahead;
   const u64 before_clock = guest_now();
   STASIS_TRY_SET(const Vm::ClockReading clock, vm_->clock());
   board_.pvclock.offset_ns = clock.ns - (clock.host_tsc ? guest_time_at(clock.host_tsc) : before_clock);
@@ -193,17 +209,19 @@ Result<u64> KvmEngine::tsc_ahead(u64 ticks, u64 kernel_offset, u64 expected) con
 }
 
 // KVM scales with a fraction of its own, whose error grows with the host's uptime: so the TSC of vCPU 0 is read, between two
-// looks at the host's, and the closest of some tries counts.
+// looks at the host's, and the closest of some tries counts. The host's may be read on another processor, a little behind.
 Result<u64> KvmEngine::scaled_tsc_at(u64 ticks) const {
-  constexpr unsigned kTries = 5;
+  constexpr unsigned kTries = 5, kMostTries = 100;
+  const u64 good = mul_div(system_.tsc_hz, 20 * kMicrosecond, kSecond);
   u64 seen = 0, closest = ~u64{0};
-  for (unsigned i = 0; i < kTries; ++i) {
+  for (unsigned i = 0; i < kTries || (closest > good && i < kMostTries); ++i) {
     const u64 before = system_.kernel->time_stamp();
     STASIS_TRY_SET(const u64 tsc, workers_[0]->vcpu.guest_tsc());
     const u64 span = system_.kernel->time_stamp() - before;
     if (span >= closest) continue;
     closest = span;
-    seen = tsc - scaled(before + span / 2 - ticks);
+    const i64 since = static_cast<i64>(before + span / 2 - ticks);
+    seen = since < 0 ? tsc + scaled(static_cast<u64>(-since)) : tsc - scaled(static_cast<u64>(since));
   }
   return seen;
 }
@@ -332,12 +350,7 @@ StopReason KvmEngine::run(u64 until_retired) {
     advance_clock();
     const u64 now = board_.clock.now();
     if (const std::string ended = ended_vcpus(); !ended.empty()) stop_with(StopReason::failed, fmt::format("the thread of vCPU {} has ended", ended));
-    if (attention_ || reason_ != StopReason::count) {
-      if (!hold()) return reason_ == StopReason::failed ? reason_ : StopReason::count;  // a vCPU is late: the next call tries again
-      if (reason_ != StopReason::count) return reason_;
-      attention_ = false;
-      return StopReason::attention;
-    }
+    if (attention_ || reason_ != StopReason::count) return stop_for_attention();
     if (kicked_.exchange(false)) return StopReason::attention;
     if (now >= end || now >= due_) {
       due_ = Clock::kNever;

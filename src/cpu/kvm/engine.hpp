@@ -46,6 +46,7 @@ class KvmEngine final : public Engine, private MessageSink {
   Result<> load() override;
   bool real_time() const override { return true; }
   Result<> hold() override;
+  bool held() const override { return held_; }
   bool ended() const override { return reason_ != StopReason::count; }
   void soon() override;
   void connect(CpuChips chips) override { chips_ = std::move(chips); }
@@ -103,6 +104,8 @@ class KvmEngine final : public Engine, private MessageSink {
   Result<> set_time(u64 at);
   Result<> set_pvclock(u64 at);
   u64 since(u64 host_ticks) const;
+  Result<> stop();  // as hold(), but a vCPU that is late leaves the others standing
+  StopReason stop_for_attention();
   Result<> wait_parked(Lock& lock);
   std::string ended_vcpus() const;
   void release();

@@ -194,6 +194,9 @@ TEST_P(KvmTsc, goes_on_where_it_was_and_never_back) {
   rig.engine->set({.tsc_offset = 9'000}, 1);
   const auto tsc = [&](u32 vcpu) { return rig.kernel->guest_tsc(rig.kernel->vcpus[vcpu]); };
   constexpr u64 kSoon = 200'000;  // ticks that the calls in between take
+  LocalApicState apic = LocalApic::power_on(0);
+  apic.svr = 0x1ff, apic.lvt_timer = 0x4'00ec, apic.deadline = 1'000'000 * contract_hz;
+  rig.engine->set_apic(apic, 0);
   u64 last = contract_hz + 7'000;
   for (unsigned round = 0; round < 3; ++round) {
     ASSERT_TRUE(rig.engine->load());
@@ -206,6 +209,9 @@ TEST_P(KvmTsc, goes_on_where_it_was_and_never_back) {
     last = mul_div(rig.clock.now(), contract_hz, kSecond) + rig.engine->get(0).tsc_offset;
     EXPECT_GE(last + kSoon / 10, before) << round;
     EXPECT_LE(last, tsc(0)) << round;
+    const LocalApicState saved = rig.engine->get_apic(0);
+    EXPECT_EQ(saved.deadline, apic.deadline);
+    EXPECT_EQ(saved.deadline_ns, LocalApic::deadline_time(apic.deadline, rig.engine->get(0).tsc_offset, rig.clock.now(), contract_hz)) << "the soft engine's alarm";
     last -= kSoon / 10;  // as well as a scaled TSC can be read
   }
 }
@@ -251,6 +257,56 @@ TEST(KvmEngine, defect_20_a_vcpu_that_does_not_stop_is_named_and_the_guest_runs_
   while (entered == before) rig.run_kicked();  // vCPU 0 goes on
   stubborn = false;
   EXPECT_TRUE(rig.engine->hold());
+}
+
+TEST(KvmEngine, what_a_device_asks_for_waits_for_a_vcpu_that_is_late) {
+  struct Asks final : PortDevice {
+    u32 port_read(u16, unsigned) override { return 0; }
+    void port_write(u16, unsigned, u32) override { ++writes, engine->attention(); }
+    int writes = 0;
+    KvmEngine* engine = nullptr;
+  } device;
+  Rig rig(2);
+  rig.stop_limit_ns = 200 * kMillisecond;
+  rig.ports.map(0x80, 0x80, device);
+  std::atomic<bool> stubborn{true}, entered{false};
+  rig.kernel->guest = [&](u32 id, FakeKernel::Vcpu& v) -> long {
+    entered = entered || id == 1;
+    while (id == 1 && stubborn) std::this_thread::yield();
+    while (!entered) std::this_thread::yield();
+    if (id == 1 || v.run().immediate_exit) return FakeKernel::spin(v);
+    v.run().exit_reason = KVM_EXIT_IO;
+    v.run().io = {.direction = KVM_EXIT_IO_OUT, .size = 1, .port = 0x80, .count = 1, .data_offset = 2048};
+    return 0;
+  };
+  ASSERT_TRUE(rig.make());
+  device.engine = rig.engine.get();
+  StopReason reason;
+  while ((reason = rig.run_kicked()) == StopReason::attention && device.writes == 0) {}
+  EXPECT_EQ(reason, StopReason::count) << "the late one is no failure: " << rig.engine->failure();
+  EXPECT_FALSE(rig.engine->held());
+  EXPECT_EQ(rig.engine->run(kForever), StopReason::count) << "it is late still";
+  EXPECT_EQ(device.writes, 1) << "what asked ran on past it";
+  stubborn = false;
+  EXPECT_EQ(rig.engine->run(kForever), StopReason::attention);
+  EXPECT_TRUE(rig.engine->held());
+  EXPECT_EQ(device.writes, 1);
+}
+
+TEST(KvmEngine, a_crash_that_cannot_be_held_is_a_failure_and_no_endless_wait) {
+  Rig rig;
+  std::atomic<bool> fails{false};
+  rig.kernel->guest = [&](u32, FakeKernel::Vcpu& v) -> long {
+    fails = true;
+    v.run().exit_reason = KVM_EXIT_SHUTDOWN;
+    return 0;
+  };
+  rig.kernel->refuses = [&](unsigned long request, const void*) { return fails && request == KVM_GET_CLOCK; };
+  ASSERT_TRUE(rig.make());
+  StopReason reason;
+  for (unsigned i = 0; i < 100 && ((reason = rig.run_kicked()) == StopReason::attention || reason == StopReason::count); ++i) {}
+  EXPECT_EQ(reason, StopReason::failed);
+  EXPECT_NE(rig.engine->failure().find("KVM_GET_CLOCK"), std::string::npos) << rig.engine->failure();
 }
 
 TEST(KvmEngine, an_interrupt_of_the_8259_is_injected_when_the_guest_takes_it) {
