@@ -41,9 +41,10 @@ class BackgroundCheck {
       if (checked || checked.error().code == ErrorCode::cancelled) return;
       Error error = checked.error();
       error.hint = "stop it and resume another copy; 'stasis unpause' goes on at your own risk";
-      const auto paused = vm.report(error);
-      error.message += paused ? "; the machine is paused" : "; the machine could not be paused: " + paused.error().text();
-      print_error(error, json);
+      Error told = error;
+      told.message += "; the machine is being paused";
+      print_error(told, json);
+      if (const auto paused = vm.report(error); !paused) print_error(paused.error(), json);
     });
   }
 

@@ -77,6 +77,8 @@ Result<SaveRequest> request_from(const SaveOptions& options) {
   return out;
 }
 
+constexpr unsigned kConfirmSeconds = 10;
+
 Result<> write_through() {
   if (::fsync(STDOUT_FILENO) == 0 || errno == EINVAL || errno == EROFS || errno == ENOTSUP) return {};  // a pipe has nothing to write through
   return fail_errno("standard output", "write to disk", errno);
@@ -109,7 +111,7 @@ Result<std::string> ask(const control::Client& client, const SaveOptions& option
   const auto written = [&] {
     if (returned() || !request.confirm) return returned();
     const auto report = client.info();
-    return report && report->vm.save.written;
+    return report && report->vm.save.written && report->vm.save.path == request.path;  // it may be another's
   };
   Result<> pumped;
   std::optional<Error> unconfirmed;
@@ -119,14 +121,15 @@ Result<std::string> ask(const control::Client& client, const SaveOptions& option
     if (!pumped) {
       pump->close();  // the machine notices, and goes on
     } else if (request.confirm && !returned()) {
-      if (const auto told = client.call("PUT", "/v1/machine/save"); !told) unconfirmed = told.error();
+      const auto told = client.call("PUT", "/v1/machine/save", control::confirmation_to_json(request.path), kConfirmSeconds);
+      if (!told) unconfirmed = told.error(), pump->close();  // had it come through nevertheless, that is what counts
     }
   } else if (host::is_terminal(STDERR_FILENO)) {
     show_progress(client, save);
   }
   auto answer = save.get();
   if (!pumped) return std::unexpected(std::move(pumped).error());
-  if (answer && unconfirmed) return std::unexpected(std::move(*unconfirmed));
+  if (!answer && unconfirmed && unconfirmed->code != ErrorCode::state) return std::unexpected(std::move(*unconfirmed));  // else the save's own error says more
   return answer;
 }
 

@@ -37,11 +37,12 @@ class Stopper {
   }
   void on_signal(int number) {
     const u64 now = host::monotonic_ns();
-    if (!watching() || (first_signal_ns_ != 0 && now - first_signal_ns_ > kSameSignal)) {
+    const bool again = first_signal_ns_ != 0;  // the machine may have ended by then
+    if (again ? now - first_signal_ns_ > kSameSignal : !watching()) {
       host::give_terminal_back();
       ::_exit(128 + number);
     }
-    if (first_signal_ns_ == 0) first_signal_ns_ = now;
+    if (!again) first_signal_ns_ = now;
     stop();
   }
   // No more calls into the machine after this.

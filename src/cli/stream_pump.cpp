@@ -75,7 +75,8 @@ Result<> StreamPump::copy(const std::function<bool()>& done, const std::function
       STASIS_TRY(put(Bytes(buffer).first(static_cast<std::size_t>(got)), failed));
       continue;
     }
-    if (got < 0 && errno != EAGAIN && errno != EINTR) return fail_errno(path(), "read", errno);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0 && errno != EAGAIN) return fail_errno(path(), "read", errno);
     if (last) return {};
     last = done();  // what was written by then is read once more
     if (got == 0 && !last) ::poll(nullptr, 0, kPause);  // no writer yet, or no longer: poll() does not wait for one

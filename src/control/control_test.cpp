@@ -96,8 +96,9 @@ TEST(Verbs, EachReachesTheMachine) {
     EXPECT_EQ(answer(target, {"PUT", std::string("/v1/machine/") + verb, ""}).status, 200) << verb;
     EXPECT_EQ(target.last(), verb);
   }
-  EXPECT_EQ(answer(target, {"PUT", "/v1/machine/save", ""}).status, 200);
-  EXPECT_EQ(target.last(), "confirm_save");
+  EXPECT_EQ(answer(target, {"PUT", "/v1/machine/save", confirmation_to_json("/run/fifo")}).status, 200);
+  EXPECT_EQ(target.last(), "confirm_save /run/fifo");
+  for (const char* body : {"", "{}", R"({"path":5})", R"({"path":"/f","now":true})"}) EXPECT_EQ(answer(target, {"PUT", "/v1/machine/save", body}).status, 400) << body;
   for (const char* verb : {"checkpoint", "suspend"}) {
     const Answer saved = answer(target, {"PUT", std::string("/v1/machine/") + verb, R"({"path":"a","cwd":"/b"})"});
     EXPECT_EQ(saved.status, 200);

@@ -23,7 +23,7 @@ class FakeTarget final : public Target {
   Result<> stop() override { return note("stop", VmState::ended); }
   Result<SaveReport> checkpoint(const SaveRequest& request) override { return save("checkpoint " + request.path); }
   Result<SaveReport> suspend(const SaveRequest& request) override { return save("suspend " + request.path); }
-  Result<> confirm_save() override { return note("confirm_save", state); }
+  Result<> confirm_save(const std::string& path) override { return note("confirm_save " + path, state); }
   Result<> cancel_save() override { return fail(ErrorCode::state, "machine fake", "is not being saved"); }
   Result<std::string> digest() override { return "0123456789abcdef0123456789abcdef"; }
   std::size_t console_input(Bytes bytes) override {  // echoes
@@ -54,9 +54,9 @@ class FakeTarget final : public Target {
   std::function<void()> while_saving;  // called in checkpoint and suspend
 
  private:
-  Result<> note(const char* action, VmState next) {
+  Result<> note(std::string action, VmState next) {
     const std::lock_guard lock(mutex);
-    last_action = action;
+    last_action = std::move(action);
     state = next;
     return {};
   }

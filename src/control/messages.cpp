@@ -215,4 +215,13 @@ Result<SaveRequest> save_request_from(const std::string& text) {
   return out;
 }
 
+std::string confirmation_to_json(const std::string& path) { return text_of({{"path", path}}); }
+
+Result<std::string> confirmed_path_from(const std::string& text) {
+  STASIS_TRY_SET(const Json json, parse(text, "request"));
+  if (json.size() != 1 || !json.contains("path") || !is_path(json["path"]))
+    return fail(ErrorCode::usage, "request", "does not name the stream alone", R"(send {"path": "/run/fifo"}, the save's own)");
+  return json["path"].get<std::string>();
+}
+
 }  // namespace stasis::control

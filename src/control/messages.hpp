@@ -27,5 +27,8 @@ Result<std::string> digest_from(const std::string& json, const std::string& obje
 Error error_from(const std::string& json, const std::string& object);
 // Its paths become absolute: those that are not are in the client's folder `cwd`.
 Result<SaveRequest> save_request_from(const std::string& json);
+// Whose stream has been taken: {"path": …}, as in the save's own request.
+std::string confirmation_to_json(const std::string& path);
+Result<std::string> confirmed_path_from(const std::string& json);
 
 }  // namespace stasis::control

@@ -12,7 +12,7 @@ Result<> VmTarget::stop() { return vm_.stop(); }
 Result<SaveReport> VmTarget::checkpoint(const SaveRequest& request) { return vm_.checkpoint(request); }
 Result<SaveReport> VmTarget::suspend(const SaveRequest& request) { return vm_.suspend(request); }
 Result<> VmTarget::cancel_save() { return vm_.cancel_save(); }
-Result<> VmTarget::confirm_save() { return vm_.confirm_save(); }
+Result<> VmTarget::confirm_save(const std::string& path) { return vm_.confirm_save(path); }
 Result<std::string> VmTarget::digest() { return vm_.digest(); }
 
 std::size_t VmTarget::console_input(Bytes bytes) { return vm_.console_input(bytes); }

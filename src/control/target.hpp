@@ -18,7 +18,7 @@ class Target {
   virtual Result<SaveReport> checkpoint(const SaveRequest& request) = 0;
   virtual Result<SaveReport> suspend(const SaveRequest& request) = 0;
   virtual Result<> cancel_save() = 0;
-  virtual Result<> confirm_save() = 0;
+  virtual Result<> confirm_save(const std::string& path) = 0;
   virtual Result<std::string> digest() = 0;
   virtual std::size_t console_input(Bytes bytes) = 0;  // how many it took
   virtual u64 add_console_listener(std::function<void(Bytes)> listener) = 0;
@@ -37,7 +37,7 @@ class VmTarget final : public Target {
   Result<SaveReport> checkpoint(const SaveRequest& request) override;
   Result<SaveReport> suspend(const SaveRequest& request) override;
   Result<> cancel_save() override;
-  Result<> confirm_save() override;
+  Result<> confirm_save(const std::string& path) override;
   Result<std::string> digest() override;
   std::size_t console_input(Bytes bytes) override;
   u64 add_console_listener(std::function<void(Bytes)> listener) override;

@@ -21,6 +21,13 @@ Answer act(Target& target, const Request& request) {
   return machine_info(target, request);
 }
 
+Answer confirm_save(Target& target, const Request& request) {
+  const auto path = confirmed_path_from(request.body);
+  if (!path) return answer_error(path.error());
+  if (auto done = target.confirm_save(*path); !done) return answer_error(done.error());
+  return machine_info(target, request);
+}
+
 template <Result<SaveReport> (Target::*kSave)(const SaveRequest&)>
 Answer save(Target& target, const Request& request) {
   const auto wanted = save_request_from(request.body);
@@ -55,7 +62,7 @@ constexpr Verb kVerbs[] = {
     {"PUT", "/v1/machine/stop", act<&Target::stop>},
     {"PUT", "/v1/machine/checkpoint", save<&Target::checkpoint>},
     {"PUT", "/v1/machine/suspend", save<&Target::suspend>},
-    {"PUT", "/v1/machine/save", act<&Target::confirm_save>},
+    {"PUT", "/v1/machine/save", confirm_save},
     {"DELETE", "/v1/machine/save", act<&Target::cancel_save>},
     {"GET", "/v1/machine/digest", digest},
     {"GET", kConsolePath, console},

@@ -130,7 +130,10 @@ Result<std::string> Vm::digest() {
   return ask<std::string>([this] { return machine_->digest(); });
 }
 
-Result<SaveReport> Vm::checkpoint(const SaveRequest& request) { return ask_to_save(request, false); }
+Result<SaveReport> Vm::checkpoint(const SaveRequest& request) {
+  if (request.confirm) return fail(ErrorCode::usage, "request", "has 'confirm', and a checkpoint ends nothing that could wait for it", "leave it out, or suspend");
+  return ask_to_save(request, false);
+}
 Result<SaveReport> Vm::suspend(const SaveRequest& request) { return ask_to_save(request, true); }
 
 // What needs no guest is done before the guest is asked to stand still.
@@ -142,16 +145,19 @@ Result<SaveReport> Vm::ask_to_save(const SaveRequest& request, bool then_end) {
                   "wait for that save, or cancel it");
     begin_save(request.path);
   }
+  bool served = false;
   auto result = [&]() -> Result<SaveReport> {
     STASIS_TRY_SET(const PreparedSave save, prepare_save(request));
     return ask<SaveReport>([&]() -> Result<SaveReport> {
       auto saved = save_now(save);
-      if (saved && then_end && request.confirm) STASIS_TRY(wait_until_taken(save));
+      if (saved && then_end && request.confirm)
+        if (auto taken = wait_until_taken(save); !taken) saved = std::unexpected(std::move(taken).error());
       if (saved && then_end) wanted_end_ = Ending{.outcome = Outcome::suspended};
+      served = true, saving_ = false;  // before the guest goes on: who sees it do so may save it again
       return saved;
     });
   }();
-  saving_ = false;
+  if (!served) saving_ = false;
   return result;
 }
 
@@ -163,11 +169,11 @@ void Vm::begin_save(const std::string& path) {
   written_ = taken_ = false;
 }
 
-Result<> Vm::confirm_save() {
+Result<> Vm::confirm_save(const std::string& path) {
   {
     const std::lock_guard lock(mutex_);
-    if (!written_ || cancel_save_ || stopping_)
-      return fail(ErrorCode::state, "machine " + options_.name, "has no stream that waits to be taken", "see docs/control.yaml: suspend with 'confirm'");
+    if (!written_ || cancel_save_ || stopping_ || path != save_path_)
+      return fail(ErrorCode::state, "machine " + options_.name, fmt::format("has no stream in {} that waits to be taken", path), "see docs/control.yaml: suspend with 'confirm'");
     taken_ = true;
   }
   wake_.notify_all();
@@ -186,7 +192,8 @@ Result<> Vm::wait_until_taken(const PreparedSave& save) {
   while (!taken_ && !cancel_save_ && !stopping_ && !reader_has_gone()) wake_.wait_for(lock, kLook);
   written_ = false;
   if (taken_) return {};
-  return fail(ErrorCode::cancelled, "machine " + options_.name, cancel_save_ || stopping_ ? "saving was cancelled" : "who read the snapshot has gone before it had all of it",
+  if (stopping_) return fail(ErrorCode::cancelled, "machine " + options_.name, "is being stopped, and its snapshot was not taken");
+  return fail(ErrorCode::cancelled, "machine " + options_.name, cancel_save_ ? "saving was cancelled" : "who read the snapshot has gone before it had all of it",
               "the guest goes on; suspend it again");
 }
 

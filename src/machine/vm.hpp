@@ -92,7 +92,7 @@ class Vm {
   Result<> cancel_save();         // the save in progress, if any, returns `cancelled`, and the guest goes on
   // The reader of a suspended machine's stream (SaveRequest::confirm) has all of it: the machine may end. Without it, or when
   // the reader closes the stream, the guest goes on.
-  Result<> confirm_save();
+  Result<> confirm_save(const std::string& path);  // SaveRequest::path of the save that is meant
   Result<std::string> digest();
   // What somebody found wrong with the machine: info() tells it from now on. Pauses it; to unpause it is the user's own risk.
   Result<> report(Error problem);

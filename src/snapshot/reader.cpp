@@ -123,7 +123,7 @@ Result<OpenSnapshot> open_alone(const std::string& path, const OpenOptions& opti
   STASIS_TRY_SET(Opened opened, open_regular(path));
   const auto source = std::make_shared<const FileSource>(opened.file.get(), opened.size, path);
   STASIS_TRY_SET(Decoded decoded, decode(*source, path, options));
-  return OpenSnapshot{std::move(decoded), path, std::move(opened.file), source, nullptr};
+  return OpenSnapshot{std::move(decoded), path, std::move(opened.file), source, nullptr, false};
 }
 
 // One search for the ancestors of a snapshot. Each file is a candidate once only: a chain whose end is missing is not looked
@@ -151,7 +151,7 @@ class Ancestry {
     places.push_back(folder_of(child.path) + "/" + wanted.file);
     std::string tried;
     std::optional<Error> above;  // the parent is there, and an ancestor of its own is not
-    ErrorCode code = ErrorCode::not_found;
+    std::optional<Error> unusable;  // it is there, damaged, sealed, newer or not to be read
     for (const std::string& place : places) {
       auto parent = candidate(place, child);
       if (parent) {
@@ -160,18 +160,17 @@ class Ancestry {
         if (!above) above = whole.error();
         continue;
       }
-      // A file of that name that is damaged is worth more words than "not found".
-      if (parent.error().code == ErrorCode::bad_file) code = ErrorCode::bad_file;
+      if (!unusable && parent.error().code != ErrorCode::not_found) unusable = parent.error();
       tried += fmt::format("{}{}", tried.empty() ? "" : "; ", parent.error().text());
     }
     if (above) return std::unexpected(std::move(*above));
-    return fail(code, "snapshot " + child.path,
-                fmt::format("its parent '{}' (content {}, uuid {}) {}: {}", wanted.file, hex(wanted.content), uuid_text(wanted.uuid),
-                            code == ErrorCode::bad_file ? "cannot be used" : "was not found", tried),
-                "say where it is: --parent FILE or --parent FOLDER");
+    const std::string parent = fmt::format("its parent '{}' (content {}, uuid {})", wanted.file, hex(wanted.content), uuid_text(wanted.uuid));
+    if (unusable) return fail(unusable->code, "snapshot " + child.path, fmt::format("{} cannot be used: {}: {}", parent, unusable->object, unusable->message), unusable->hint);
+    return fail(ErrorCode::not_found, "snapshot " + child.path, fmt::format("{} was not found: {}", parent, tried), "say where it is: --parent FILE or --parent FOLDER");
   }
 
   Result<OpenSnapshot> candidate(const std::string& place, const OpenSnapshot& child) {
+    if (is_folder(place)) return fail(ErrorCode::not_found, place, "is a folder");
     STASIS_TRY_SET(OpenSnapshot parent, open_alone(place, options_));
     if (parent.ram.content != child.parent_link->content) return fail(ErrorCode::not_found, place, "has content " + hex(parent.ram.content));
     if (parent.image.ram_size != child.image.ram_size || (child.ram.pages && parent.ram.pages != child.ram.pages))
@@ -253,7 +252,7 @@ Result<OpenSnapshot> open_stream(int fd, const std::string& name, const OpenOpti
   source->stop(decoded.file_bytes);
   FileDescriptor memory(::fcntl(source->memory().get(), F_DUPFD_CLOEXEC, 0));
   if (!memory) return fail_errno(name, "keep what arrived", errno);
-  OpenSnapshot out{std::move(decoded), name, std::move(memory), source, nullptr};
+  OpenSnapshot out{std::move(decoded), name, std::move(memory), source, nullptr, true};
   STASIS_TRY(open_parent(out, options));
   return out;
 }

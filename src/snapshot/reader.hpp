@@ -71,6 +71,7 @@ struct OpenSnapshot : Decoded {
   FileDescriptor file;  // mapped and without parent: for GuestMemory::map_file(file.get(), ram_offset, image.ram_size, nonzero)
   std::shared_ptr<const Source> source;
   std::shared_ptr<const OpenSnapshot> parent;  // of an incremental one, unless OpenOptions::ancestors was false
+  bool streamed = false;                       // `path` names no place; `file` is nobody else's
 };
 Result<OpenSnapshot> open(const std::string& path, const OpenOptions& options = {});
 // From a pipe or socket, without a seek; what arrives is kept in memory. Refused as soon as it is known to be no good.

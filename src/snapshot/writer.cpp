@@ -63,7 +63,7 @@ bool is_place_of(const OpenSnapshot& snapshot, const std::string& path) {
     return unknown ? std::filesystem::path(name) : real;
   };
   struct stat opened, there;
-  if (!snapshot.file || ::fstat(snapshot.file.get(), &opened) != 0) return false;
+  if (snapshot.streamed || !snapshot.file || ::fstat(snapshot.file.get(), &opened) != 0) return false;
   return place(snapshot.path) == place(path) || (::stat(path.c_str(), &there) == 0 && there.st_dev == opened.st_dev && there.st_ino == opened.st_ino);
 }
 

@@ -147,6 +147,7 @@ class Stalled(Interrupted):
             saver = self.suspending()
             saver.send_signal(ending)
             self.assertNotEqual(saver.wait(20), 0)
+            self.until(lambda: self.info("g")["state"] == "running")
             self.answers(guest, b"goes-on")
         self.assertEqual(self.info("g")["state"], "running")
         # What others ask meanwhile comes after it.

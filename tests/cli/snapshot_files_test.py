@@ -174,18 +174,23 @@ class Forms(SnapshotFiles):
         self.assertIn("p.stasis", done.out)
         self.assertIn("p.stasis", self.snapshot("verify", "c.stasis", status=FAILED).out)
 
-    def test_other_names_and_no_folder(self):
-        os.symlink("b.stasis", self.path("link"))
-        shutil.copy(self.path("b.stasis"), self.path("c.stasis"))
-        self.snapshot("convert", "./c.stasis", "c.stasis", "--encoding", "packed")
-        self.assertEqual(self.digest("c.stasis"), self.digest("b.stasis"))
-        # From a folder that is gone, a stream can still be converted.
-        gone = self.folder / "gone"
-        gone.mkdir()
+    def test_a_stream_has_no_place(self):
         with open(self.path("b.stasis"), "rb") as source:
-            done = subprocess.run(["sh", "-c", f"cd {gone} && rmdir {gone} && exec {STASIS} snapshot convert - {self.path('d.stasis')}"], stdin=source, capture_output=True, check=False)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.only("c.stasis", "d.stasis", "link")
+            script = f"mkdir gone && cd gone && rmdir ../gone && exec {STASIS} snapshot convert - {self.path('d.stasis')}"
+            done = subprocess.run(["sh", "-c", script], stdin=source, capture_output=True, cwd=self.folder, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            source.seek(0)
+            self.path("standard input").write_bytes(b"not what is converted")
+            done = subprocess.run([STASIS, "snapshot", "convert", "-", "standard input"], stdin=source, capture_output=True, cwd=self.folder, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.only("d.stasis", "standard input")
+        self.assertEqual(self.path("standard input").read_bytes(), self.path("b.stasis").read_bytes())
+
+    def test_a_parent_that_needs_a_key_says_so(self):
+        self.snapshot("convert", "a.stasis", "p.stasis", "--encrypt-key", "key")
+        self.snapshot("rebase", "b.stasis", "--onto", "p.stasis", "c.stasis", "--encrypt-key", "key", "--decrypt-key", "key")
+        self.snapshot("convert", "c.stasis", "x.stasis", "--decrypt-key", "key")
+        self.no("squash", "c.stasis", "y.stasis", "--decrypt-key", "other", status=USAGE, says="key")
 
     def test_damaged_ram_is_no_difference(self):
         content = bytearray(self.path("b.stasis").read_bytes())

@@ -343,22 +343,36 @@ TEST_F(Saving, a_damaged_parent_is_damage_and_not_absence) {
   EXPECT_EQ(child.error().code, ErrorCode::bad_file) << child.error().text();
 }
 
-// Somebody publishes another snapshot under the name that is written anew, while that goes on: theirs stays.
+// Somebody publishes another snapshot under the name that is written anew, while that goes on or just before: theirs stays,
+// by whatever name the two call the place.
 TEST_F(Saving, what_was_published_meanwhile_is_not_replaced_by_a_copy_of_what_was_there) {
   const Ram old(70, {5}), other(70, {6});
-  ASSERT_TRUE(save(path(), image_of(old), old.source()));
-  ASSERT_TRUE(save(path("theirs"), image_of(other), other.source()));
-  const auto source = open(path());
-  ASSERT_TRUE(source);
-  const std::string theirs = content(path("theirs"));
-  SaveProgress meanwhile{[&](u64, u64) { return fs::exists(path("theirs")) ? fs::rename(path("theirs"), path()), true : true; }};
-  const fs::path before = fs::current_path();
-  fs::current_path(folder_);  // the same file by another name
-  const auto report = save("guest.stasis", source->image, old.source(), &meanwhile, {.source = &*source});
-  fs::current_path(before);
-  ASSERT_FALSE(report);
-  EXPECT_EQ(report.error().code, ErrorCode::busy) << report.error().text();
-  EXPECT_EQ(content(path()), theirs);
+  struct Name {
+    const char *target, *place;
+  };
+  for (const auto& [target, place] : {Name{"guest.stasis", "guest.stasis"}, Name{"./x/../guest.stasis", "guest.stasis"}, Name{"link", "guest.stasis"}, Name{"hard", "hard"}}) {
+    for (const bool before : {true, false}) {
+      SCOPED_TRACE(std::string(target) + (before ? " before" : " meanwhile"));
+      for (const char* name : {"guest.stasis", "link", "hard", "theirs"}) fs::remove(path(name));
+      fs::create_directory(path("x"));
+      ASSERT_TRUE(save(path(), image_of(old), old.source()));
+      ASSERT_TRUE(save(path("theirs"), image_of(other), other.source()));
+      fs::create_symlink("guest.stasis", path("link"));
+      fs::create_hard_link(path(), path("hard"));
+      const auto source = open(path());
+      ASSERT_TRUE(source);
+      const std::string theirs = content(path("theirs"));
+      const auto publish = [&] {
+        if (fs::exists(path("theirs"))) fs::rename(path("theirs"), path(place));
+      };
+      if (before && std::string_view(place) == "guest.stasis") publish();
+      SaveProgress meanwhile{[&](u64, u64) { return publish(), true; }};
+      const auto report = save(path(target), source->image, old.source(), &meanwhile, {.source = &*source});
+      ASSERT_FALSE(report);
+      EXPECT_EQ(report.error().code, ErrorCode::busy) << report.error().text();
+      EXPECT_EQ(content(path(place)), theirs);
+    }
+  }
 }
 
 }  // namespace

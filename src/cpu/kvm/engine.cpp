@@ -2,6 +2,7 @@
 #include "cpu/kvm/engine.hpp"
 
 #include <fmt/format.h>
+#include "base/log.hpp"
 #include "cpu/kvm/kvm_abi.hpp"
 #include <poll.h>
 #include <pthread.h>
@@ -122,7 +123,7 @@ void KvmEngine::release() {
 Result<> KvmEngine::hold() {
   if (held_) return {};
   auto stopped = stop();
-  if (!stopped) release();
+  if (!stopped && !attention_ && reason_ == StopReason::count) release();  // else no other goes on past what stopped it
   return stopped;
 }
 
@@ -140,7 +141,7 @@ Result<> KvmEngine::stop() {
 // goes on; any other failure is the machine's.
 StopReason KvmEngine::stop_for_attention() {
   if (auto stopped = stop(); !stopped) {
-    if (stopped.error().code == ErrorCode::busy) return StopReason::count;
+    if (stopped.error().code == ErrorCode::busy) return log::warning("{}; the others wait for it", stopped.error().message), StopReason::count;
     if (reason_ != StopReason::failed) failure_ = stopped.error().text();
     return reason_ = StopReason::failed;
   }

@@ -104,6 +104,7 @@ class KvmEngine final : public Engine, private MessageSink {
   Result<> set_time(u64 at);
   Result<> set_pvclock(u64 at);
   u64 since(u64 host_ticks) const;
+  u64 span_ns(u64 from_ticks, u64 to_ticks) const;
   Result<> stop();  // as hold(), but a vCPU that is late leaves the others standing
   StopReason stop_for_attention();
   Result<> wait_parked(Lock& lock);

@@ -73,7 +73,10 @@ Result<> KvmEngine::set_time(u64 at) {
   return {};
 }
 
-u64 KvmEngine::since(u64 ticks) const { return mul_div(system_.kernel->time_stamp() - ticks, kSecond, system_.tsc_hz); }
+u64 KvmEngine::since(u64 ticks) const { return span_ns(ticks, system_.kernel->time_stamp()); }
+
+// Nothing, when it was read on a processor whose TSC is a little behind.
+u64 KvmEngine::span_ns(u64 from, u64 to) const { return to > from ? mul_div(to - from, kSecond, system_.tsc_hz) : 0; }
 
 // KVM_SET_CLOCK takes effect some time after the value for it was computed, and its clock would lag by as much more with
 // every resume. So the lag is measured against the host's TSC and taken out, as well as the host's scheduler lets us.
@@ -84,7 +87,7 @@ Result<> KvmEngine::set_pvclock(u64 at) {
     STASIS_TRY(vm_->set_clock_ns(board_.clock.now() + since(at) + board_.pvclock.offset_ns + static_cast<u64>(correction)));
     STASIS_TRY_SET(const Vm::ClockReading seen, vm_->clock());
     if (seen.host_tsc == 0) break;
-    const u64 wanted = board_.clock.now() + mul_div(seen.host_tsc - at, kSecond, system_.tsc_hz) + board_.pvclock.offset_ns;
+    const u64 wanted = board_.clock.now() + span_ns(at, seen.host_tsc) + board_.pvclock.offset_ns;
     const i64 lag = static_cast<i64>(wanted - seen.ns);
     if (std::abs(lag) <= allowed) break;
     correction += lag;
