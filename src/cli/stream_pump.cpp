@@ -52,7 +52,7 @@ Result<StreamPump> StreamPump::create() {
 StreamPump::~StreamPump() { remove(); }
 
 void StreamPump::remove() {
-  if (folder_.empty()) return;
+  if (removed_.exchange(true)) return;
   ::unlink(path().c_str());
   ::rmdir(folder_.c_str());
 }
@@ -72,6 +72,7 @@ Result<> StreamPump::copy(const std::function<bool()>& done, const std::function
     if (::poll(&waiting, 1, last ? 0 : kLook) < 0 && errno != EINTR) return fail_errno(path(), "wait", errno);
     const ssize_t got = ::read(fifo_.get(), buffer.data(), buffer.size());
     if (got > 0) {
+      remove();
       STASIS_TRY(put(Bytes(buffer).first(static_cast<std::size_t>(got)), failed));
       continue;
     }

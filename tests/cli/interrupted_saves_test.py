@@ -141,6 +141,7 @@ class Stalled(Interrupted):
         self.assertEqual(self.stasis("resume", "whole.stasis", stdin="backQ").out, "back")
 
     def test_a_guest_whose_snapshot_nobody_takes_goes_on(self):
+        self.env["TMPDIR"] = str(self.target)
         guest = self.guest()
         self.read_until(guest.stdout.fileno(), b"tiny")
         for ending in (signal.SIGINT, signal.SIGKILL):
@@ -149,6 +150,7 @@ class Stalled(Interrupted):
             self.assertNotEqual(saver.wait(20), 0)
             self.until(lambda: self.info("g")["state"] == "running")
             self.answers(guest, b"goes-on")
+            self.assertEqual(os.listdir(self.target), [], "a FIFO was left")
         self.assertEqual(self.info("g")["state"], "running")
         # What others ask meanwhile comes after it.
         saver = self.suspending()
