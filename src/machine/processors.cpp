@@ -16,13 +16,6 @@ using snapshot::PartRecord;
 using state::LoadContext;
 using state::Problems;
 
-template <class S>
-bool loads(S& out, const PartRecord& record, const LoadContext& context) {
-  if (const auto kind = S::layout().kind; record.schema.kind != kind)
-    return context.refuse(fmt::format("kind is {}, wanted is {}", record.schema.kind, kind)), false;
-  return state::load_state(out, record.state, context);
-}
-
 bool tell(const std::string& wrong, const LoadContext& context) {
   if (!wrong.empty()) context.refuse(wrong);
   return wrong.empty();
@@ -44,11 +37,11 @@ void Processors::take(const PartRecord& record, const ProcessorPath& path, u32 c
   if (path.number >= cpus) return context.refuse(fmt::format("is of processor {}, the machine has {}", path.number, cpus));
   if (path.apic) {
     LocalApicState state;
-    if (loads(state, record, context)) tell(LocalApic::check_state(state, path.number), context);
+    if (load_of_kind(state, record, context)) tell(LocalApic::check_state(state, path.number), context);
     return;
   }
   Vcpu vcpu{.path = record.path, .state = {}};
-  if (loads(vcpu.state, record, context) && tell(check_vcpu(vcpu.state), context)) whole_.push_back(std::move(vcpu));
+  if (load_of_kind(vcpu.state, record, context) && tell(check_vcpu(vcpu.state), context)) whole_.push_back(std::move(vcpu));
 }
 
 void Processors::check_for(const CpuOffer& here, const CpuContract& contract, Problems& problems) const {

@@ -19,9 +19,7 @@ using state::Problems;
 template <class S>
 void load_struct(S& out, const PartRecord& record, Problems& problems) {
   const LoadContext context{.object = record.path, .version = record.schema.version, .problems = problems, .schema = &record.schema};
-  if (record.schema.kind != S::layout().kind)
-    return context.refuse(fmt::format("kind is {}, wanted is {}", record.schema.kind, S::layout().kind));
-  state::load_state(out, record.state, context);
+  (void)load_of_kind(out, record, context);
 }
 
 const PartRecord* find_record(const snapshot::Image& image, std::string_view path) {

@@ -1,6 +1,8 @@
 // Pass one of a restore: the records of a snapshot, parsed aside and checked; nothing is changed by it.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -16,6 +18,14 @@ class Board;
 
 inline constexpr std::string_view kMachinePath = "machine", kContractPath = "cpu/contract", kImagesPath = "machine/boot";
 inline constexpr const char* kDamagedOrNotOurs = "the file is damaged or not ours";
+
+// A record of the kind of S into `out`. False: the context's problems say why, and `out` must not be used.
+template <class S>
+bool load_of_kind(S& out, const snapshot::PartRecord& record, const state::LoadContext& context) {
+  if (const auto kind = S::layout().kind; record.schema.kind != kind)
+    return context.refuse(fmt::format("kind is {}, wanted is {}", record.schema.kind, kind)), false;
+  return state::load_state(out, record.state, context);
+}
 
 // What a board is made from.
 struct SavedMachine {

@@ -91,7 +91,7 @@ class KvmEngine final : public Engine, private MessageSink {
   u64 guest_time_at(u64 host_ticks) const;
   u64 guest_now() const;
   void advance_clock();
-  bool scales() const { return system_.tsc_scaling && board_.contract.tsc_hz / 1000 != system_.tsc_hz / 1000; }
+  bool scales() const { return system_.scales_to(board_.contract.tsc_hz); }
   Result<u64> tsc_ahead(u64 host_ticks, u64 kernel_offset, u64 expected) const;
   Result<u64> scaled_tsc_at(u64 host_ticks) const;
   u64 scaled(u64 host_ticks) const { return mul_div(host_ticks, board_.contract.tsc_hz, system_.tsc_hz); }

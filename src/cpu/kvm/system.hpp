@@ -41,6 +41,7 @@ struct System {
   Handle device;
   std::string module;
   u64 tsc_hz = 0;
+  bool scales_to(u64 hz) const { return tsc_scaling && hz / 1000 != tsc_hz / 1000; }  // KVM's own unit is the kHz
   bool tsc_scaling = false, xsave2 = false, exception_payload = false, smm = false, pmu_switch = false, pv_enforced = false;
   bool msr_exits = false;            // writes to chosen MSRs can be left to user space
   u32 most_vcpus = 0;

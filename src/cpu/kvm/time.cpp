@@ -7,7 +7,7 @@
 namespace stasis::kvm {
 
 u64 KvmEngine::guest_time_at(u64 ticks) const {
-  return ticks <= base_ticks_ ? base_ns_ : base_ns_ + mul_div(ticks - base_ticks_, kSecond, system_.tsc_hz);
+  return base_ns_ + span_ns(base_ticks_, ticks);
 }
 
 u64 KvmEngine::guest_now() const { return guest_time_at(system_.kernel->time_stamp()); }

@@ -110,7 +110,7 @@ Result<> Vcpu::show(const CpuContract& contract) {
   }
   kvm_device_attr offset{.flags = 0, .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = 0};
   STASIS_TRY(call("KVM_VCPU_TSC_OFFSET", KVM_HAS_DEVICE_ATTR, &offset));
-  if (contract.tsc_hz / 1000 != system.tsc_hz / 1000 && system.tsc_scaling) {
+  if (system.scales_to(contract.tsc_hz)) {
     auto done = handle_.call_value(fmt::format("KVM_SET_TSC_KHZ of vCPU {}", id_), KVM_SET_TSC_KHZ, contract.tsc_hz / 1000);
     if (!done) return std::unexpected(std::move(done).error());
   }
