@@ -12,6 +12,7 @@
 #include <chrono>
 #include <exception>
 
+#include "base/unix_address.hpp"
 #include "base/version.hpp"
 #include "control/verbs.hpp"
 
@@ -82,9 +83,7 @@ std::unexpected<Error> Call::failed(beast::error_code error, std::string_view do
 }
 
 Result<> Call::connect() {
-  if (path_.size() >= 108)  // sockaddr_un.sun_path, unix(7)
-    return fail(ErrorCode::usage, path_, fmt::format("is {} bytes long, and a socket's path has at most 107", path_.size()),
-                "set STASIS_RUNTIME_DIR to a shorter path");
+  STASIS_TRY(unix_address(path_, "set STASIS_RUNTIME_DIR to a shorter path"));
   const auto error = finish([&](auto done) { stream_.async_connect(Local::endpoint(path_), done); });
   if (error) return failed(error, "connect");
   return {};

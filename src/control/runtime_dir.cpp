@@ -8,13 +8,14 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <memory>
+
+#include "base/unix_address.hpp"
 
 namespace stasis::control {
 namespace {
@@ -84,13 +85,7 @@ Result<FileDescriptor> take_lock(const std::string& path, std::string_view name)
 }
 
 Result<sockaddr_un> address_of(const std::string& socket) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (socket.size() >= sizeof address.sun_path)
-    return fail(ErrorCode::usage, socket, fmt::format("is {} bytes long, and a socket's path has at most {}", socket.size(),
-                sizeof address.sun_path - 1), "set STASIS_RUNTIME_DIR to a shorter path, or use a shorter --name");
-  socket.copy(address.sun_path, socket.size());
-  return address;
+  return unix_address(socket, "set STASIS_RUNTIME_DIR to a shorter path, or use a shorter --name");
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -14,6 +13,7 @@
 #include <cstring>
 
 #include "base/log.hpp"
+#include "base/unix_address.hpp"
 #include "host/console_line.hpp"
 
 namespace stasis::host {
@@ -39,16 +39,11 @@ bool is_stale_socket(const sockaddr_un& address) {
 }
 
 Result<FileDescriptor> listen_at(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path)
-    return fail(ErrorCode::usage, path, fmt::format("is {} bytes long, and a socket's path has at most {}", path.size(),
-                sizeof address.sun_path - 1), "use a shorter path");
-  path.copy(address.sun_path, path.size());
+  STASIS_TRY_SET(const sockaddr_un address, unix_address(path, "use a shorter path"));
   FileDescriptor listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!listener) return fail_errno(path, "create a socket", errno);
   ::fchmod(listener.get(), 0600);
-  const auto bind_here = [&] { return ::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0; };
+  const auto bind_here = [&] { return ::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0; };
   if (!bind_here()) {
     if (errno != EADDRINUSE) return fail_errno(path, "create the socket file", errno);
     if (!is_stale_socket(address))
